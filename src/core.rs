@@ -1,0 +1,7 @@
+//! Decisions without I/O: no socket, no clock, no randomness, no async. Time and draws are arguments.
+
+pub mod admission;
+pub mod identity;
+pub mod route;
+pub mod scale;
+pub mod settings;

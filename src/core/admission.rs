@@ -1,0 +1,257 @@
+//! Who gets a slot and who waits: the pure state of one deployment.
+//!
+//! A waiting request belongs to the deployment, not to a replica: a slot that becomes free goes to the oldest
+//! ticket in the same step, so nobody waits while a slot is free. Shared by all workers under one short lock
+//! (`data::gate`), which adds longest waits, wakers, futures and guards; nothing here depends on the time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+
+use slots::{Phase, Slots};
+
+mod slots;
+
+/// One running model server, for as long as it runs; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReplicaId(pub u64);
+
+/// The place of a request in the line: the smaller came earlier. A request that got a slot keeps it, so that it
+/// can come back to it with [`Pool::suspect`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TicketId(u64);
+
+/// Limits of a deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests at once on one replica; `None` is no limit.
+    pub slots: Option<NonZeroU32>,
+    /// Most tickets in the queue; `None` is no limit.
+    pub max_queue_length: Option<u32>,
+}
+
+/// What the pool holds at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Load {
+    /// Replicas that admit requests.
+    pub ready: u32,
+    /// Replicas that finish what they have and admit nothing.
+    pub draining: u32,
+    /// Slots in use on replicas that are not draining (permits and granted tickets).
+    pub busy: u32,
+    /// Slots in use on draining replicas.
+    pub busy_draining: u32,
+    /// Slots of the replicas that admit requests; `None` is no limit.
+    pub slots: Option<u32>,
+    /// Tickets that wait for a slot.
+    pub queued: u32,
+}
+
+/// The answer to a request that asks for a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It has a slot on this replica: a permit, to be given back with [`Pool::release`].
+    Granted(TicketId, ReplicaId),
+    /// It waits; [`Pool::claim`] turns the ticket into a permit once it is granted.
+    Queued(TicketId),
+    /// The queue is as long as it may be.
+    Refused,
+}
+
+/// Slots and queue of one deployment.
+#[derive(Debug)]
+pub struct Pool {
+    slots: Slots,
+    max_queue_length: Option<u32>,
+    waiting: BTreeSet<TicketId>,
+    /// Tickets that hold a slot and were not claimed yet; only on replicas that admit requests.
+    granted: BTreeMap<TicketId, ReplicaId>,
+    permits: usize,
+    next_ticket: u64,
+    calls_control: bool,
+}
+
+impl Pool {
+    /// A pool without replicas.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            slots: Slots::new(limits.slots),
+            max_queue_length: limits.max_queue_length,
+            waiting: BTreeSet::new(),
+            granted: BTreeMap::new(),
+            permits: 0,
+            next_ticket: 0,
+            calls_control: false,
+        }
+    }
+
+    /// A request asks for a slot: one of the least busy replica, or a place at the end of the queue.
+    pub fn admit(&mut self) -> Admission {
+        let ticket = TicketId(self.next_ticket);
+        // While somebody waits no slot is free, and nobody may overtake.
+        let slot = if self.waiting.is_empty() { self.slots.take() } else { None };
+        let admission = if let Some(replica) = slot {
+            self.permits += 1;
+            Admission::Granted(ticket, replica)
+        } else if self.max_queue_length.is_some_and(|most| self.waiting.len() >= most as usize) {
+            return Admission::Refused;
+        } else {
+            self.calls_control |= self.waiting.is_empty() && !self.slots.any_ready();
+            self.waiting.insert(ticket);
+            Admission::Queued(ticket)
+        };
+        self.next_ticket += 1;
+        self.check();
+        admission
+    }
+
+    /// Turns a granted ticket into a permit; `None` while it waits.
+    pub fn claim(&mut self, ticket: TicketId) -> Option<ReplicaId> {
+        let replica = self.granted.remove(&ticket)?;
+        self.permits += 1;
+        self.check();
+        Some(replica)
+    }
+
+    /// A permit ends. The oldest ticket gets the slot and is returned.
+    pub fn release(&mut self, replica: ReplicaId) -> Option<TicketId> {
+        self.permits -= 1;
+        let next = self.free(replica);
+        self.check();
+        next
+    }
+
+    /// A ticket is given up. If it was granted, its slot goes to the oldest ticket, which is returned.
+    pub fn cancel(&mut self, ticket: TicketId) -> Option<TicketId> {
+        if self.waiting.remove(&ticket) {
+            return None;
+        }
+        let replica = self.granted.remove(&ticket)?;
+        let next = self.free(replica);
+        self.check();
+        next
+    }
+
+    /// A permit ends because its replica could not be reached: the replica is suspended, and the request has its
+    /// old place in the queue again, however long the queue is. Returns tickets that were granted, which may be
+    /// this one.
+    pub fn suspect(&mut self, ticket: TicketId, replica: ReplicaId) -> Vec<TicketId> {
+        self.calls_control = true;
+        self.permits -= 1;
+        self.slots.give_back(replica);
+        self.waiting.insert(ticket);
+        self.stop(replica, Phase::Suspended)
+    }
+
+    /// The replica admits requests from now on, also if it was draining or suspended. Returns the tickets that
+    /// got its slots.
+    pub fn admit_replica(&mut self, replica: ReplicaId) -> Vec<TicketId> {
+        self.slots.open(replica);
+        self.hand_out()
+    }
+
+    /// The replica admits nothing until it is admitted again. Returns tickets that moved to another replica.
+    pub fn suspend(&mut self, replica: ReplicaId) -> Vec<TicketId> {
+        self.stop(replica, Phase::Suspended)
+    }
+
+    /// Like [`Pool::suspend`], and the control plane is called when the replica is empty.
+    pub fn drain(&mut self, replica: ReplicaId) -> Vec<TicketId> {
+        self.stop(replica, Phase::Draining)
+    }
+
+    /// Like [`Pool::drain`], and the replica is forgotten when it is empty.
+    pub fn remove(&mut self, replica: ReplicaId) -> Vec<TicketId> {
+        self.stop(replica, Phase::Gone)
+    }
+
+    /// Other limits. Slots that become free by it go to the oldest tickets, which are returned; a shrink takes
+    /// nothing away.
+    pub fn set_limits(&mut self, limits: Limits) -> Vec<TicketId> {
+        self.slots.limit = limits.slots;
+        self.max_queue_length = limits.max_queue_length;
+        self.hand_out()
+    }
+
+    /// Whether the control plane must look, since the last call: a queue began while no replica admits, the last
+    /// one stopped while somebody waits, one that drains became empty, or one is suspected.
+    pub fn take_call(&mut self) -> bool {
+        std::mem::take(&mut self.calls_control)
+    }
+
+    /// Whether any replica admits requests.
+    pub fn any_ready(&self) -> bool {
+        self.slots.any_ready()
+    }
+
+    /// Slots in use on a replica; 0 when unknown.
+    pub fn busy(&self, replica: ReplicaId) -> u32 {
+        self.slots.busy(replica)
+    }
+
+    /// What is held now.
+    pub fn load(&self) -> Load {
+        let queued = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
+        Load { queued, ..self.slots.load() }
+    }
+
+    /// A slot is used no longer: it goes to the oldest ticket, or back.
+    fn free(&mut self, replica: ReplicaId) -> Option<TicketId> {
+        if !self.waiting.is_empty()
+            && self.slots.may_pass_on(replica)
+            && let Some(ticket) = self.waiting.pop_first()
+        {
+            self.granted.insert(ticket, replica);
+            return Some(ticket);
+        }
+        self.slots.give_back(replica);
+        self.calls_control |= self.slots.settle(replica);
+        None
+    }
+
+    /// Gives free slots to the oldest tickets until there are no more of either.
+    fn hand_out(&mut self) -> Vec<TicketId> {
+        let mut granted = Vec::new();
+        while !self.waiting.is_empty()
+            && let Some(replica) = self.slots.take()
+        {
+            let oldest = self.waiting.pop_first();
+            self.granted.extend(oldest.map(|ticket| (ticket, replica)));
+            granted.extend(oldest);
+        }
+        self.check();
+        granted
+    }
+
+    /// Ends admission to a replica. Who was granted a slot there and has not claimed it goes back to its place:
+    /// sent to a replica that cannot be reached or ends, it would only fail there.
+    fn stop(&mut self, replica: ReplicaId, phase: Phase) -> Vec<TicketId> {
+        let before = self.slots.close(replica, phase);
+        if before == Some(Phase::Ready) {
+            for (ticket, _) in self.granted.extract_if(.., |_, on| *on == replica) {
+                self.slots.give_back(replica);
+                self.waiting.insert(ticket);
+            }
+        }
+        self.calls_control |= self.slots.settle(replica) && before.is_some();
+        let granted = self.hand_out();
+        self.calls_control |= before == Some(Phase::Ready) && !self.waiting.is_empty() && !self.any_ready();
+        granted
+    }
+
+    /// The invariants, after every change in debug builds. That no slot is taken beyond the limit of a replica
+    /// is left to the tests: after a shrink there may be more in use.
+    fn check(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        self.slots.check(self.permits + self.granted.len());
+        assert!(self.waiting.is_empty() || !self.slots.any_free(), "waits while a slot is free: {self:?}");
+        for (ticket, replica) in &self.granted {
+            assert!(!self.waiting.contains(ticket), "granted and waiting: {self:?}");
+            assert!(self.slots.is_ready(*replica), "granted where nothing is admitted: {self:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,4 @@
+//! scoregate: an inference router. `ARCHITECTURE.md` is the map; this is its index.
+
+pub mod core; // decisions without I/O
+pub mod shutdown; // drain and tasks

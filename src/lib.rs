@@ -1,4 +1,5 @@
 //! scoregate: an inference router. `ARCHITECTURE.md` is the map; this is its index.
 
+pub mod config; // from a file to settings, or to every mistake in it
 pub mod core; // decisions without I/O
 pub mod shutdown; // drain and tasks

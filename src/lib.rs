@@ -2,6 +2,7 @@
 
 pub mod config; // from a file to settings, or to every mistake in it
 pub mod core; // decisions without I/O
+pub mod data; // the path of a request
 pub mod observe; // metrics and the access log
 pub mod provider; // what makes replicas exist
 pub mod shutdown; // drain and tasks

@@ -1,0 +1,16 @@
+//! The data plane: what a request passes through, from accept to the last byte of the answer.
+
+pub mod body;
+pub mod cors;
+pub mod files;
+pub mod gate;
+pub mod head;
+pub mod listener;
+pub mod proxy;
+pub mod record;
+pub mod reject;
+pub mod tls;
+pub mod upstream;
+pub mod verify;
+pub mod worker;
+pub mod world;

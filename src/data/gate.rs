@@ -1,0 +1,180 @@
+//! The gate of a deployment: the pool of `core::admission` under one lock, with wakers, futures and guards.
+//!
+//! Hand-over, not notification: a release gives its slot to the first waiter under the lock and wakes exactly
+//! that one after unlocking. Nothing awaits, logs or calls out under the lock.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+#[cfg(all(test, model_check))]
+use loom::sync::{Mutex, MutexGuard};
+#[cfg(not(all(test, model_check)))]
+use std::sync::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+use crate::core::admission::{Limits, Load, Pool, ReplicaId, TicketId};
+use crate::core::settings::Authority;
+use crate::data::gate::deadline::Deadline;
+
+pub use acquire::{Acquire, Permit};
+
+mod acquire;
+mod deadline;
+
+/// What a permit points to: a replica as the data plane sees it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Never used again for another replica.
+    pub id: ReplicaId,
+    /// For people: `blue-3`.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub authority: Authority,
+    /// `host:port`, as it goes into the Host header.
+    pub host: http::HeaderValue,
+}
+
+/// Why there is no permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The queue is as long as it may be.
+    QueueFull,
+    /// Waited as long as it may, all replicas busy.
+    WaitedTooLong,
+    /// Waited as long as it may, and no replica was ready.
+    NoReadyReplica,
+}
+
+/// Admission of one deployment, shared by all workers and the control plane; carried from one snapshot to the
+/// next by name.
+#[derive(Debug)]
+pub struct Gate {
+    state: Mutex<State>,
+    events: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    pool: Pool,
+    /// What each replica that was admitted and not removed is.
+    targets: BTreeMap<ReplicaId, Arc<Target>>,
+    /// Of tickets that wait. Taken out when the ticket is granted; wakers are dropped after unlocking, because
+    /// that can drop a task and with it another permit of this gate.
+    wakers: BTreeMap<TicketId, Waker>,
+    suspects: Vec<ReplicaId>,
+}
+
+impl Gate {
+    /// A gate without replicas.
+    pub fn new(limits: Limits) -> Arc<Self> {
+        let state = State {
+            pool: Pool::new(limits),
+            targets: BTreeMap::new(),
+            wakers: BTreeMap::new(),
+            suspects: Vec::new(),
+        };
+        Arc::new(Self { state: Mutex::new(state), events: Notify::new() })
+    }
+
+    /// Other limits, at once: waiters get slots that become free by it; a shrink takes nothing away.
+    pub fn set_limits(&self, limits: Limits) {
+        self.change(|state| state.pool.set_limits(limits));
+    }
+
+    /// The replica admits requests from now on; the oldest waiters get its slots at once. Also takes a draining
+    /// or suspended one back.
+    pub fn admit(&self, target: &Arc<Target>) {
+        self.change(|state| {
+            state.targets.insert(target.id, Arc::clone(target));
+            state.pool.admit_replica(target.id)
+        });
+    }
+
+    /// The replica admits nothing from now on; what runs on it goes on. Unknown ids are ignored.
+    pub fn drain(&self, id: ReplicaId) {
+        self.change(|state| state.pool.drain(id));
+    }
+
+    /// The replica is gone: like `drain`, and forgotten when its last permit is dropped.
+    pub fn remove(&self, id: ReplicaId) {
+        self.change(|state| {
+            state.targets.remove(&id);
+            state.suspects.retain(|suspect| *suspect != id);
+            state.pool.remove(id)
+        });
+    }
+
+    /// Slots in use on a replica; 0 when unknown.
+    pub fn busy(&self, id: ReplicaId) -> u32 {
+        self.lock().pool.busy(id)
+    }
+
+    /// What is held now.
+    pub fn load(&self) -> Load {
+        self.lock().pool.load()
+    }
+
+    /// Replicas that the data plane could not connect to since the last call; they admit nothing until
+    /// `admit` is called for them.
+    pub fn take_suspects(&self) -> Vec<ReplicaId> {
+        std::mem::take(&mut self.lock().suspects)
+    }
+
+    /// Wakes the control plane: somebody waits and no replica admits, a draining replica has become empty, or a
+    /// replica is suspected. Level-triggered: look at `load`, `busy` and `take_suspects` after each wake.
+    pub fn events(&self) -> &Notify {
+        &self.events
+    }
+
+    /// Asks for a slot; waits at most `max_wait` from `now` on. The first poll takes a free slot or a ticket.
+    pub fn acquire(self: &Arc<Self>, now: Instant, max_wait: Duration) -> Acquire {
+        Acquire::new(Arc::clone(self), Deadline::new(now, max_wait))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics under the lock but a broken invariant, and then the others must still be able to end.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Applies a change and wakes, after unlocking, exactly those to whom it gave a slot.
+    fn change<Granted>(&self, change: impl FnOnce(&mut State) -> Granted)
+    where
+        Granted: IntoIterator<Item = TicketId>,
+    {
+        let mut state = self.lock();
+        let granted = change(&mut state);
+        let mut wakers = granted.into_iter().filter_map(|ticket| state.wakers.remove(&ticket));
+        // A release wakes one at most, and must not allocate for it.
+        let first = wakers.next();
+        let others: Vec<Waker> = wakers.collect();
+        self.unlock(state);
+        first.into_iter().chain(others).for_each(Waker::wake);
+    }
+
+    /// Unlocks and passes on the pool's call for the control plane, if there is one.
+    fn unlock(&self, mut state: MutexGuard<'_, State>) {
+        let call = state.pool.take_call();
+        drop(state);
+        if call {
+            self.events.notify_one();
+        }
+    }
+}
+
+impl State {
+    fn target(&self, id: ReplicaId) -> Arc<Target> {
+        Arc::clone(self.targets.get(&id).expect("slots are granted on replicas that were not removed"))
+    }
+}
+
+#[cfg(test)]
+#[cfg(model_check)]
+mod model;
+#[cfg(test)]
+#[cfg(not(model_check))]
+mod stress;
+#[cfg(test)]
+#[cfg(not(model_check))]
+mod tests;

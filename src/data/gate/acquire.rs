@@ -1,0 +1,149 @@
+//! One request's way through the gate: the wait for a slot, and the slot while it is held.
+
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use crate::core::admission::{Admission, TicketId};
+use crate::data::gate::deadline::Deadline;
+use crate::data::gate::{Gate, Refusal, Target};
+
+/// A future that ends with a permit. Dropped while it waits, it gives up its ticket; dropped after the slot was
+/// granted, it passes the slot on. Polled again after its end, it asks anew.
+#[derive(Debug)]
+pub struct Acquire {
+    gate: Arc<Gate>,
+    deadline: Deadline,
+    /// From the first poll that must wait until the end of the wait.
+    ticket: Option<TicketId>,
+}
+
+impl Acquire {
+    pub(super) fn new(gate: Arc<Gate>, deadline: Deadline) -> Self {
+        Self { gate, deadline, ticket: None }
+    }
+
+    /// Whether it has taken a ticket and waits (false before the first poll).
+    pub fn is_queued(&self) -> bool {
+        self.ticket.is_some()
+    }
+
+    /// Takes a slot or a ticket, or looks whether the ticket was granted. Goes on with a ticket that waits.
+    fn ask(&mut self, cx: &Context<'_>) -> ControlFlow<Result<Permit, Refusal>, TicketId> {
+        let mut state = self.gate.lock();
+        let admission = match self.ticket {
+            None => state.pool.admit(),
+            Some(ticket) => match state.pool.claim(ticket) {
+                Some(replica) => Admission::Granted(ticket, replica),
+                None => Admission::Queued(ticket),
+            },
+        };
+        match admission {
+            Admission::Granted(place, replica) => {
+                let target = state.target(replica);
+                drop(state);
+                ControlFlow::Break(Ok(self.permit(place, target)))
+            }
+            Admission::Queued(ticket) => {
+                let known = state.wakers.get(&ticket).is_some_and(|waker| waker.will_wake(cx.waker()));
+                let old = if known { None } else { state.wakers.insert(ticket, cx.waker().clone()) };
+                self.ticket = Some(ticket);
+                self.gate.unlock(state);
+                drop(old);
+                ControlFlow::Continue(ticket)
+            }
+            Admission::Refused => ControlFlow::Break(Err(Refusal::QueueFull)),
+        }
+    }
+
+    /// The longest wait is over: gives up the ticket, unless it was granted in the meantime.
+    fn give_up(&mut self, ticket: TicketId) -> Result<Permit, Refusal> {
+        let mut state = self.gate.lock();
+        if let Some(replica) = state.pool.claim(ticket) {
+            let target = state.target(replica);
+            drop(state);
+            return Ok(self.permit(ticket, target));
+        }
+        self.ticket = None;
+        state.pool.cancel(ticket);
+        let waker = state.wakers.remove(&ticket);
+        let any_ready = state.pool.any_ready();
+        drop(state);
+        drop(waker);
+        Err(if any_ready { Refusal::WaitedTooLong } else { Refusal::NoReadyReplica })
+    }
+
+    fn permit(&mut self, place: TicketId, target: Arc<Target>) -> Permit {
+        self.ticket = None;
+        Permit { gate: Arc::clone(&self.gate), target, place, wait_until: self.deadline.moment(), held: true }
+    }
+}
+
+impl Future for Acquire {
+    type Output = Result<Permit, Refusal>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        match this.ask(cx) {
+            ControlFlow::Break(answer) => Poll::Ready(answer),
+            ControlFlow::Continue(ticket) => {
+                ready!(this.deadline.poll(cx));
+                Poll::Ready(this.give_up(ticket))
+            }
+        }
+    }
+}
+
+impl Drop for Acquire {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let mut waker = None;
+        self.gate.change(|state| {
+            waker = state.wakers.remove(&ticket);
+            state.pool.cancel(ticket)
+        });
+    }
+}
+
+/// A held slot; dropping it releases the slot.
+#[derive(Debug)]
+pub struct Permit {
+    gate: Arc<Gate>,
+    target: Arc<Target>,
+    place: TicketId,
+    wait_until: Option<tokio::time::Instant>,
+    /// False once the slot was given back by `suspect`.
+    held: bool,
+}
+
+impl Permit {
+    /// The replica that the slot is on.
+    pub fn target(&self) -> &Arc<Target> {
+        &self.target
+    }
+
+    /// The replica could not be reached: it admits nothing more until the control plane admits it again, and the
+    /// request asks for another slot with its old place in the queue and its old longest wait.
+    pub fn suspect(mut self) -> Acquire {
+        self.held = false;
+        let id = self.target.id;
+        self.gate.change(|state| {
+            let granted = state.pool.suspect(self.place, id);
+            if state.targets.contains_key(&id) && !state.suspects.contains(&id) {
+                state.suspects.push(id);
+            }
+            granted
+        });
+        let deadline = Deadline::at(self.wait_until);
+        Acquire { gate: Arc::clone(&self.gate), deadline, ticket: Some(self.place) }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.held {
+            self.gate.change(|state| state.pool.release(self.target.id));
+        }
+    }
+}

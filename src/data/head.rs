@@ -1,0 +1,318 @@
+//! Heads on their way through: ids, hop-by-hop headers, what the model sees and what the client sees.
+//!
+//! Rules of ids are those of the model server and of the platform (reference §1.7).
+
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue};
+use rand::RngExt as _;
+use rand::rngs::SmallRng;
+
+use crate::core::settings::Profile;
+use crate::data::reject::Reject;
+
+/// Names the deployment that is to serve, and the one that did.
+pub const DEPLOYMENT: HeaderName = HeaderName::from_static("azureml-model-deployment");
+/// Id of a request, made by the server side.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Id of a request, made by the client.
+pub const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
+/// Older name of the client's id.
+pub const LEGACY_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
+/// Status of the model behind a 424.
+pub const MODEL_STATUS: HeaderName = HeaderName::from_static("ms-azureml-model-error-statuscode");
+/// Reason phrase of the model behind a 424.
+pub const MODEL_REASON: HeaderName = HeaderName::from_static("ms-azureml-model-error-reason");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Longest id that the model server takes; it answers 431 to a longer one.
+const LONGEST_ID: usize = 100;
+/// Longest client id that the managed platform lets through.
+const LONGEST_MANAGED_ID: usize = 40;
+
+/// The ids of one request, as they go to the model, back to the client and into the log.
+#[derive(Clone, Debug)]
+pub struct Ids {
+    /// `x-request-id`.
+    pub request: HeaderValue,
+    /// `x-ms-client-request-id` or its older name, if the client sent one.
+    pub client: Option<HeaderValue>,
+}
+
+impl Ids {
+    /// Makes sure that a request has ids and a trace parent, and that no id is too long.
+    ///
+    /// # Errors
+    /// An id over 100 characters, where the profile answers like azureml-fe.
+    pub fn settle(headers: &mut HeaderMap, profile: Profile, rng: &mut SmallRng) -> Result<Self, Reject> {
+        let managed = profile == Profile::Managed;
+        for name in [&REQUEST_ID, &CLIENT_REQUEST_ID, &LEGACY_REQUEST_ID] {
+            let Some(value) = headers.remove(name) else { continue };
+            let kept = match value.len() {
+                0 => None,
+                _ if managed && *name != REQUEST_ID => managed_id(&value),
+                1..=LONGEST_ID => Some(value),
+                _ if managed => None,
+                _ => return Err(Reject::HeaderTooLong { header: static_name(name) }),
+            };
+            // One value, even if the client sent several.
+            if let Some(id) = kept {
+                headers.insert(name, id);
+            }
+        }
+        let request = match headers.get(&REQUEST_ID) {
+            Some(id) => id.clone(),
+            None => {
+                let id = new_request_id(rng);
+                headers.insert(REQUEST_ID, id.clone());
+                id
+            }
+        };
+        if !headers.contains_key(TRACEPARENT) {
+            headers.remove(TRACESTATE);
+            headers.insert(TRACEPARENT, new_trace_parent(rng));
+        }
+        let client = headers.get(&CLIENT_REQUEST_ID).or_else(|| headers.get(&LEGACY_REQUEST_ID)).cloned();
+        Ok(Self { request, client })
+    }
+
+    /// Puts the ids on an answer: on the router's own all of them, on the model's those that it left out.
+    pub fn echo(&self, headers: &mut HeaderMap) {
+        let legacy = self.client.as_ref().unwrap_or(&self.request);
+        headers.entry(REQUEST_ID).or_insert_with(|| self.request.clone());
+        headers.entry(LEGACY_REQUEST_ID).or_insert_with(|| legacy.clone());
+        if let Some(client) = &self.client {
+            headers.entry(CLIENT_REQUEST_ID).or_insert_with(|| client.clone());
+        }
+    }
+}
+
+fn static_name(name: &HeaderName) -> &'static str {
+    if *name == REQUEST_ID {
+        "x-request-id"
+    } else if *name == CLIENT_REQUEST_ID {
+        "x-ms-client-request-id"
+    } else {
+        "x-ms-request-id"
+    }
+}
+
+/// The managed platform's rule: letters, digits, `_` and `-`, cut to 40.
+fn managed_id(value: &HeaderValue) -> Option<HeaderValue> {
+    let allowed = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    let id: Vec<u8> = value.as_bytes().iter().copied().filter(allowed).take(LONGEST_MANAGED_ID).collect();
+    (!id.is_empty()).then(|| HeaderValue::from_bytes(&id).ok()).flatten()
+}
+
+/// A random UUID (RFC 9562, version 4).
+pub fn new_request_id(rng: &mut SmallRng) -> HeaderValue {
+    let bits = rng.random::<u128>() & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
+    let mut text = [0u8; 36];
+    write_hex(&mut text, bits, &[8, 13, 18, 23]);
+    HeaderValue::from_bytes(&text).expect("hexadecimal digits and hyphens are a header value")
+}
+
+/// A W3C trace parent that is not sampled.
+fn new_trace_parent(rng: &mut SmallRng) -> HeaderValue {
+    // All zero is not valid, hence the bit.
+    let trace = rng.random::<u128>() | 1;
+    let span = rng.random::<u64>() | 1;
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    write_hex(&mut text[3..35], trace, &[]);
+    write_hex(&mut text[36..52], u128::from(span) << 64, &[]);
+    HeaderValue::from_bytes(&text).expect("hexadecimal digits and hyphens are a header value")
+}
+
+/// Writes the highest bits of `bits` as hexadecimal digits, with hyphens at these places.
+fn write_hex(text: &mut [u8], bits: u128, hyphens: &[usize]) {
+    let mut shift = 128;
+    for (place, byte) in text.iter_mut().enumerate() {
+        if hyphens.contains(&place) {
+            *byte = b'-';
+        } else {
+            shift -= 4;
+            *byte = b"0123456789abcdef"[(bits >> shift) as usize & 0xf];
+        }
+    }
+}
+
+/// What a request's head needs to become the head of the request to the model.
+#[derive(Debug)]
+pub struct Forwarding<'a> {
+    /// Pass the Authorization header on.
+    pub authorization: bool,
+    /// Address of the client.
+    pub client: &'a HeaderValue,
+    /// Whether the client came over TLS.
+    pub tls: bool,
+}
+
+/// Edits a request's headers for the model: hop-by-hop headers go, forwarding headers come. The Host header is set
+/// when the replica is known.
+pub fn to_model(headers: &mut HeaderMap, forwarding: &Forwarding<'_>, authority: Option<HeaderValue>) {
+    let wants_trailers = headers.get(TE).is_some_and(|te| lists(te, "trailers"));
+    remove_hop_by_hop(headers);
+    // hyper answers 100-continue itself, when the body is first asked for: after admission.
+    headers.remove(EXPECT);
+    if !forwarding.authorization {
+        headers.remove(AUTHORIZATION);
+    }
+    if wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    if let Some(host) = headers.remove(HOST).or(authority) {
+        headers.insert(FORWARDED_HOST, host);
+    }
+    headers.append(FORWARDED_FOR, forwarding.client.clone());
+    let scheme = if forwarding.tls { "https" } else { "http" };
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
+}
+
+/// Removes what is for one connection only (RFC 9110 §7.6.1).
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // A length beside a transfer coding is not the length (RFC 9112 §6.3); the next hop must not believe it.
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [
+        &KEEP_ALIVE,
+        &PROXY_AUTHENTICATE,
+        &PROXY_AUTHORIZATION,
+        &PROXY_CONNECTION,
+        &TE,
+        &TRANSFER_ENCODING,
+        &UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// Edits an answer's headers for the client. `Trailer` stays: hyper sends only the trailers that it announces.
+pub fn to_client(headers: &mut HeaderMap, ids: &Ids) {
+    remove_hop_by_hop(headers);
+    ids.echo(headers);
+}
+
+fn lists(value: &HeaderValue, word: &str) -> bool {
+    value.to_str().is_ok_and(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case(word)))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        map
+    }
+
+    fn rng() -> SmallRng {
+        SmallRng::seed_from_u64(7)
+    }
+
+    #[test]
+    fn a_request_without_ids_gets_a_uuid_and_a_trace_parent() {
+        let mut map = HeaderMap::new();
+        let ids = Ids::settle(&mut map, Profile::Aks, &mut rng()).unwrap();
+        let id = ids.request.to_str().unwrap();
+        let parts: Vec<usize> = id.split('-').map(str::len).collect();
+        assert_eq!(parts, [8, 4, 4, 4, 12]);
+        assert_eq!(&id[14..15], "4");
+        assert!(matches!(&id[19..20], "8" | "9" | "a" | "b"), "{id}");
+        let parent = map["traceparent"].to_str().unwrap();
+        let parts: Vec<usize> = parent.split('-').map(str::len).collect();
+        assert_eq!(parts, [2, 32, 16, 2]);
+        assert!(!parent.contains("00000000"), "{parent}");
+    }
+
+    #[test]
+    fn ids_of_the_client_are_kept_and_echoed() {
+        let mut map =
+            headers(&[("x-request-id", "r1"), ("x-ms-client-request-id", "c1"), ("traceparent", "t")]);
+        let ids = Ids::settle(&mut map, Profile::Aks, &mut rng()).unwrap();
+        assert_eq!(map["traceparent"], "t");
+        let mut answer = HeaderMap::new();
+        ids.echo(&mut answer);
+        assert_eq!(answer["x-request-id"], "r1");
+        assert_eq!(answer["x-ms-request-id"], "c1");
+        assert_eq!(answer["x-ms-client-request-id"], "c1");
+    }
+
+    #[test]
+    fn without_a_client_id_the_legacy_one_is_the_request_id() {
+        let ids = Ids::settle(&mut headers(&[("x-request-id", "r1")]), Profile::Aks, &mut rng()).unwrap();
+        let mut answer = HeaderMap::new();
+        ids.echo(&mut answer);
+        assert_eq!(answer["x-ms-request-id"], "r1");
+        assert!(!answer.contains_key("x-ms-client-request-id"));
+    }
+
+    #[test]
+    fn an_id_over_a_hundred_characters_is_refused_or_cut() {
+        let long = "a".repeat(101);
+        for name in ["x-request-id", "x-ms-client-request-id", "x-ms-request-id"] {
+            let refused = Ids::settle(&mut headers(&[(name, &long)]), Profile::Aks, &mut rng());
+            assert_eq!(refused.unwrap_err(), Reject::HeaderTooLong { header: name });
+            let ids = Ids::settle(&mut headers(&[(name, &long)]), Profile::Managed, &mut rng()).unwrap();
+            assert!(ids.request.len() <= 40);
+            assert!(ids.client.is_none_or(|id| id.len() == 40));
+        }
+        let fits = "a".repeat(100);
+        assert!(Ids::settle(&mut headers(&[("x-request-id", &fits)]), Profile::Aks, &mut rng()).is_ok());
+    }
+
+    #[test]
+    fn hop_by_hop_headers_stay_on_their_hop() {
+        let mut map = headers(&[
+            ("connection", "close, x-private"),
+            ("x-private", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "gzip, trailers"),
+            ("upgrade", "websocket"),
+            ("expect", "100-continue"),
+            ("authorization", "Bearer secret"),
+            ("host", "demo.example.com"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("content-type", "application/json"),
+        ]);
+        let client = HeaderValue::from_static("127.0.0.9");
+        to_model(&mut map, &Forwarding { authorization: false, client: &client, tls: true }, None);
+        let expected = headers(&[
+            ("connection", "te"),
+            ("te", "trailers"),
+            ("x-forwarded-host", "demo.example.com"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-for", "127.0.0.9"),
+            ("x-forwarded-proto", "https"),
+            ("content-type", "application/json"),
+        ]);
+        assert_eq!(map, expected);
+    }
+}

@@ -1,0 +1,276 @@
+//! From accept to hyper: TLS, protocol choice, time limits, and the end of a connection.
+//!
+//! A drain loses nothing that was accepted: what waits at the socket is still taken, a connection that is idle gets a
+//! second for one more request (answered with `Connection: close`), and one with a request ends after its answer.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Sleep;
+use tokio_rustls::TlsAcceptor;
+
+use crate::data::body::AnswerBody;
+use crate::data::proxy::{self, Peer};
+use crate::data::worker::{Place, Shared, Worker};
+use crate::observe::metrics::count_refused_connection;
+use crate::shutdown::{Drain, Tasks};
+
+/// Longest TLS handshake.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// How long an idle connection may still send a request when a drain begins.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+/// Pause after an accept that failed for want of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Requests at once on one HTTP/2 connection; the value that RFC 9113 recommends as the least is 100.
+const MAX_STREAMS: u32 = 256;
+
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// Requests, over TLS if there are certificates.
+    Data,
+    /// Clear text that is sent on to https.
+    Redirect,
+}
+
+/// Accepts connections until the drain begins, then takes what still waits at the socket and ends.
+pub async fn accept(
+    worker: Rc<Worker>,
+    shared: Arc<Shared>,
+    kind: Listener,
+    listener: TcpListener,
+    tasks: Tasks,
+) {
+    let mut drain = shared.drain.clone();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = drain.started() => return,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let Some(place) = Place::take(&shared) else {
+                    count_refused_connection();
+                    continue;
+                };
+                let connection = Connection { worker: Rc::clone(&worker), shared: Arc::clone(&shared), kind };
+                tasks.spawn_local(connection.serve(stream, address, place));
+            }
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot accept connections");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+struct Connection {
+    worker: Rc<Worker>,
+    shared: Arc<Shared>,
+    kind: Listener,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream, address: SocketAddr, _place: Place) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+        let write_timeout = self.shared.listen.write_timeout;
+        match (&self.shared.tls, self.kind) {
+            (Some(tls), Listener::Data) => {
+                let handshake = TlsAcceptor::from(Arc::clone(tls.config())).accept(stream);
+                match tokio::time::timeout(HANDSHAKE_LIMIT, handshake).await {
+                    Ok(Ok(stream)) => {
+                        self.converse(PatientIo::new(stream, write_timeout), address, true).await;
+                    }
+                    Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
+                }
+            }
+            _ => self.converse(PatientIo::new(stream, write_timeout), address, false).await,
+        }
+    }
+
+    async fn converse<T>(self, stream: PatientIo<T>, address: SocketAddr, tls: bool)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let mut builder = auto::Builder::new(LocalExecutor);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.shared.listen.header_timeout)
+            .pipeline_flush(true);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .keep_alive_interval(self.shared.listen.header_timeout)
+            .keep_alive_timeout(HANDSHAKE_LIMIT);
+        let drain = self.shared.drain.clone();
+        let io = TokioIo::new(stream);
+        let ended = match self.kind {
+            Listener::Data => {
+                let ip = HeaderValue::from_str(&address.ip().to_canonical().to_string())
+                    .expect("an IP address is a header value");
+                let (worker, peer) = (self.worker, Rc::new(Peer { address: ip, tls }));
+                let service = tower::service_fn(move |request| {
+                    let served = proxy::handle(Rc::clone(&worker), Rc::clone(&peer), request);
+                    async move { Ok::<Response<AnswerBody>, Infallible>(served.await) }
+                });
+                let connection = builder.serve_connection(io, TowerToHyperService::new(service));
+                until_drained(connection, drain, |connection| connection.graceful_shutdown()).await
+            }
+            Listener::Redirect => {
+                let port = self.shared.listen.address.port();
+                let service = tower::service_fn(move |request: Request<Incoming>| {
+                    std::future::ready(Ok::<_, Infallible>(redirect(&request, port)))
+                });
+                let connection = builder.serve_connection(io, TowerToHyperService::new(service));
+                until_drained(connection, drain, |connection| connection.graceful_shutdown()).await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%address, error, "connection ended early");
+        }
+    }
+}
+
+/// Drives a connection; when a drain begins it may take one more request and is then closed gracefully.
+async fn until_drained<C, E>(
+    connection: C,
+    mut drain: Drain,
+    close: impl FnOnce(Pin<&mut C>),
+) -> Result<(), E>
+where
+    C: Future<Output = Result<(), E>>,
+{
+    let mut connection = std::pin::pin!(connection);
+    let last_request = async {
+        drain.started().await;
+        tokio::time::sleep(LAST_REQUEST).await;
+    };
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = last_request => close(connection.as_mut()),
+    }
+    connection.await
+}
+
+/// 308 to the same path over https.
+fn redirect(request: &Request<Incoming>, port: u16) -> Response<http_body_util::Empty<bytes::Bytes>> {
+    let mut response = Response::new(http_body_util::Empty::new());
+    let host = request.headers().get(http::header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.and_then(|host| host.parse::<http::uri::Authority>().ok());
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let location = host.map(|host| match port {
+        443 => format!("https://{}{path}", host.host()),
+        port => format!("https://{}:{port}{path}", host.host()),
+    });
+    match location.and_then(|location| HeaderValue::try_from(location).ok()) {
+        Some(location) => {
+            *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+            response.headers_mut().insert(http::header::LOCATION, location);
+        }
+        None => *response.status_mut() = StatusCode::BAD_REQUEST,
+    }
+    response
+}
+
+/// Runs HTTP/2's per-stream tasks on this thread. They end with their connection, which is a tracked task.
+#[derive(Clone, Copy, Debug)]
+struct LocalExecutor;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    #[expect(clippy::disallowed_methods, reason = "ends with its connection, which is tracked")]
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+/// A stream that fails when the peer takes not one byte for a time. hyper does not poll a body while its client is
+/// not reading, so nothing else would ever free the slot that such a client holds.
+struct PatientIo<T> {
+    stream: T,
+    limit: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T> PatientIo<T> {
+    fn new(stream: T, limit: Duration) -> Self {
+        Self { stream, limit, waiting: None }
+    }
+
+    fn patience<R>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        if polled.is_ready() {
+            self.waiting = None;
+            return polled;
+        }
+        let limit = self.limit;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(waiting.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes no data")))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for PatientIo<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for PatientIo<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, data);
+        self.patience(cx, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
+        self.patience(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        self.patience(cx, polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.patience(cx, polled)
+    }
+}

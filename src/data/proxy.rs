@@ -1,0 +1,418 @@
+//! The path of one request: who, where to, a slot, the replica, the answer. Every way out that is not the model's
+//! answer is a `Reject`; every way out writes the record, since it ends when it is dropped.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+
+use crate::core::route::{Call, Route};
+use crate::core::settings::{Profile, RequestSettings};
+use crate::data::body::{AnswerBody, RequestBody, Upload};
+use crate::data::cors;
+use crate::data::gate::{Acquire, Permit, Refusal};
+use crate::data::head::{self, Forwarding, Ids};
+use crate::data::record::OpenRecord;
+use crate::data::reject::Reject;
+use crate::data::upstream::{Answer, SendError};
+use crate::data::worker::Worker;
+use crate::data::world::{Deployment, Endpoint, Snapshot};
+
+/// What is known of the client's connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its address, as it goes into `x-forwarded-for`.
+    pub address: HeaderValue,
+    /// Whether it came over TLS.
+    pub tls: bool,
+}
+
+/// Serves one request.
+pub async fn handle(worker: Rc<Worker>, peer: Rc<Peer>, request: Request<Incoming>) -> Response<AnswerBody> {
+    let started = Instant::now();
+    let (mut parts, incoming) = request.into_parts();
+    let mut record = OpenRecord::new(&parts, started, Rc::clone(&worker.sinks));
+    let snapshot = worker.snapshot();
+    let host = parts.uri.host().or_else(|| parts.headers.get(HOST).and_then(|host| host.to_str().ok()));
+    let (endpoint, call) = match snapshot.routes.find(parts.uri.path(), host) {
+        Route::Endpoint(index, call) => (Arc::clone(&snapshot.endpoints[index]), call),
+        own => return own_route(own, &worker, &snapshot, &mut parts, record),
+    };
+    record.fields().endpoint = Some(endpoint.settings.name.clone());
+    record.attribute(&endpoint.metrics);
+    let profile = endpoint.settings.profile;
+    let origin = endpoint.settings.cors.as_ref().and_then(|policy| cors::allow(policy, &parts.headers));
+    let mut ids = None;
+    let mut served_by = None;
+    let outcome = {
+        let mut path = Path {
+            worker: &worker,
+            peer: &peer,
+            endpoint: &endpoint,
+            call,
+            record: &mut record,
+            ids: &mut ids,
+            served_by: &mut served_by,
+        };
+        let expects_continue = parts.headers.contains_key(EXPECT);
+        let body = RequestBody::new(incoming, (!expects_continue).then(|| worker.leftovers.clone()));
+        path.run(&mut parts, body, expects_continue).await
+    };
+    let mut response = match outcome {
+        Ok(Outcome::Model(answer, deployment)) => {
+            model_answer(answer, &deployment, profile, ids.as_ref(), record)
+        }
+        Ok(Outcome::Own(response)) => own_answer(response, record),
+        Err(reject) => own_reject(&reject, profile, record),
+    };
+    let headers = response.headers_mut();
+    if let Some(ids) = &ids {
+        ids.echo(headers);
+    }
+    if let Some(deployment) = served_by {
+        headers.insert(head::DEPLOYMENT, deployment.header.clone());
+    }
+    if let Some(origin) = origin {
+        origin.mark(headers);
+    }
+    if worker.drain.is_draining() && parts.version < Version::HTTP_2 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+enum Outcome {
+    Model(Answer, Arc<Deployment>),
+    Own(Response<Bytes>),
+}
+
+/// A request on its way, and what it leaves behind for its answer.
+struct Path<'a> {
+    worker: &'a Rc<Worker>,
+    peer: &'a Peer,
+    endpoint: &'a Arc<Endpoint>,
+    call: Call,
+    record: &'a mut OpenRecord,
+    ids: &'a mut Option<Ids>,
+    served_by: &'a mut Option<Arc<Deployment>>,
+}
+
+impl Path<'_> {
+    async fn run(
+        &mut self,
+        parts: &mut Parts,
+        mut body: RequestBody,
+        expects_continue: bool,
+    ) -> Result<Outcome, Reject> {
+        let profile = self.endpoint.settings.profile;
+        let ids = Ids::settle(&mut parts.headers, profile, &mut self.worker.rng.borrow_mut())?;
+        let fields = self.record.fields();
+        fields.request_id = Some(ids.request.clone());
+        fields.client_request_id.clone_from(&ids.client);
+        *self.ids = Some(ids);
+        if let Some(preflight) = self.check_method(parts)? {
+            return Ok(Outcome::Own(preflight));
+        }
+        self.identify(&parts.headers)?;
+        let deployment = self.choose(&parts.headers)?;
+        let limit = deployment.settings.request.max_body_bytes;
+        if declared_length(&parts.headers).is_some_and(|length| length > limit) {
+            return Err(Reject::BodyTooLarge { limit });
+        }
+        body.set_limit(limit);
+        let request = self.to_model(parts, body, &deployment);
+        // A drain's deadline frees whoever still waits, with an answer instead of a cut connection.
+        let mut drain = self.worker.drain.clone();
+        let answer = tokio::select! {
+            biased;
+            answer = self.forward(&deployment, request, expects_continue) => answer?,
+            () = drain.over() => return Err(Reject::Draining),
+        };
+        Ok(Outcome::Model(answer, deployment))
+    }
+
+    /// GET, HEAD and POST go on; a preflight is answered where there is a policy.
+    fn check_method(&self, parts: &Parts) -> Result<Option<Response<Bytes>>, Reject> {
+        match (&parts.method, &self.endpoint.settings.cors) {
+            (&Method::GET | &Method::HEAD | &Method::POST, _) => Ok(None),
+            _ if self.call == Call::PassThrough => Ok(None),
+            (&Method::OPTIONS, Some(policy)) => Ok(Some(cors::preflight(policy, &parts.headers))),
+            (_, Some(_)) => Err(Reject::MethodNotAllowed { allow: "GET, HEAD, OPTIONS, POST" }),
+            (_, None) => Err(Reject::MethodNotAllowed { allow: "GET, HEAD, POST" }),
+        }
+    }
+
+    fn identify(&mut self, headers: &HeaderMap) -> Result<(), Reject> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let mut tokens = self.worker.tokens.borrow_mut();
+        let identity = self.endpoint.verifier.authorize(headers, now, &mut tokens).map_err(Reject::Auth)?;
+        self.record.fields().identity = Some(identity);
+        Ok(())
+    }
+
+    /// By header, straight to that deployment; otherwise by turn.
+    fn choose(&mut self, headers: &HeaderMap) -> Result<Arc<Deployment>, Reject> {
+        let endpoint = self.endpoint;
+        let deployment = match headers.get(head::DEPLOYMENT) {
+            Some(name) => endpoint
+                .named(name.as_bytes())
+                .ok_or_else(|| Reject::UnknownDeployment { known: endpoint.names() })?,
+            None => endpoint.next().ok_or_else(|| Reject::NoTraffic { known: endpoint.names() })?,
+        };
+        let fields = self.record.fields();
+        fields.deployment = Some(deployment.settings.name.clone());
+        fields.route_time = fields.started.elapsed();
+        self.record.attribute(&deployment.metrics);
+        *self.served_by = Some(Arc::clone(deployment));
+        Ok(Arc::clone(deployment))
+    }
+
+    /// The request as the model is to see it, but for the Host header.
+    fn to_model(
+        &self,
+        parts: &mut Parts,
+        body: RequestBody,
+        deployment: &Deployment,
+    ) -> Request<RequestBody> {
+        let authority = parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
+        let routes = &deployment.settings.routes;
+        let path = match self.call {
+            Call::PassThrough => parts.uri.path_and_query().cloned(),
+            Call::Score => with_query(&routes.scoring, parts.uri.query()),
+            Call::Swagger => with_query(&routes.swagger, parts.uri.query()),
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = parts.method.clone();
+        *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
+        *request.headers_mut() = std::mem::take(&mut parts.headers);
+        let forwarding = Forwarding {
+            authorization: deployment.settings.forward_authorization,
+            client: &self.peer.address,
+            tls: self.peer.tls,
+        };
+        head::to_model(request.headers_mut(), &forwarding, authority);
+        request
+    }
+
+    /// Waits for a slot, sends, waits for the head of the answer. A replica that cannot be reached is suspended, and the
+    /// request waits for another one with its old place in the queue.
+    async fn forward(
+        &mut self,
+        deployment: &Deployment,
+        mut request: Request<RequestBody>,
+        expects_continue: bool,
+    ) -> Result<Answer, Reject> {
+        let limits = &deployment.settings.request;
+        let asked = Instant::now();
+        let mut acquire = deployment.gate.acquire(asked, limits.max_queue_wait);
+        loop {
+            let permit = self.admit(acquire, request.body_mut(), expects_continue, deployment, asked).await?;
+            let target = Arc::clone(permit.target());
+            self.record.fields().replica = Some(Arc::clone(&target.name));
+            request.headers_mut().insert(HOST, target.host.clone());
+            match self.send(permit, request, deployment).await? {
+                Sent::Answered(answer) => return Ok(answer),
+                Sent::Unreachable(permit, unsent, error) => {
+                    tracing::warn!(replica = %target.name, address = %target.authority, %error, "cannot connect");
+                    acquire = permit.suspect();
+                    request = *unsent;
+                }
+            }
+        }
+    }
+
+    /// Waits for a permit, reading on in the body meanwhile unless the client waits to be asked for it.
+    async fn admit(
+        &mut self,
+        acquire: Acquire,
+        body: &mut RequestBody,
+        expects_continue: bool,
+        deployment: &Deployment,
+        asked: Instant,
+    ) -> Result<Permit, Reject> {
+        let limits = &deployment.settings.request;
+        let mut acquire = std::pin::pin!(acquire);
+        let granted = std::future::poll_fn(|cx| {
+            if let Poll::Ready(granted) = acquire.as_mut().poll(cx) {
+                return Poll::Ready(Ok(granted));
+            }
+            if expects_continue {
+                return Poll::Pending;
+            }
+            body.poll_ahead(cx).map(Err)
+        })
+        .await;
+        let waited = asked.elapsed();
+        self.record.fields().queue_time = waited;
+        match granted {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(Refusal::QueueFull)) => {
+                Err(Reject::QueueFull { limit: limits.max_queue_length.unwrap_or(u32::MAX) })
+            }
+            Ok(Err(Refusal::WaitedTooLong)) => {
+                Err(Reject::QueueTimeout { waited, limit: limits.max_queue_wait })
+            }
+            Ok(Err(Refusal::NoReadyReplica)) => {
+                Err(Reject::NoReadyReplica { waited, limit: limits.max_queue_wait })
+            }
+            Err(upload) => Err(upload_failure(upload, limits).unwrap_or(Reject::ClientGone)),
+        }
+    }
+
+    async fn send(
+        &mut self,
+        permit: Permit,
+        request: Request<RequestBody>,
+        deployment: &Deployment,
+    ) -> Result<Sent, Reject> {
+        let limits = &deployment.settings.request;
+        let upload = request.body().progress();
+        let sent_at = Instant::now();
+        let mut connect_time = Duration::ZERO;
+        let send =
+            self.worker.upstream.send(permit, request, limits.connect_timeout, |time| connect_time += time);
+        let sent = tokio::time::timeout(limits.timeout, send).await;
+        let fields = self.record.fields();
+        fields.connect_time += connect_time;
+        fields.request_bytes = upload.bytes();
+        match sent {
+            Ok(Ok(answer)) => {
+                fields.model_time = Some(sent_at.elapsed().saturating_sub(connect_time));
+                fields.model_status = Some(answer.response.status());
+                Ok(Sent::Answered(answer))
+            }
+            Ok(Err(SendError::Connect(permit, request, error))) => {
+                Ok(Sent::Unreachable(permit, request, error))
+            }
+            Ok(Err(SendError::Exchange(error))) => Err(upload_failure(upload.state(), limits)
+                .unwrap_or_else(|| {
+                    tracing::warn!(endpoint = %self.endpoint.settings.name,
+                    deployment = %deployment.settings.name, %error, "the replica broke the connection");
+                    Reject::ModelBroke
+                })),
+            Err(_) if upload.state() == Upload::Running => {
+                Err(Reject::ClientTooSlow { limit: limits.timeout })
+            }
+            Err(_) => Err(Reject::ModelTimeout { limit: limits.timeout }),
+        }
+    }
+}
+
+enum Sent {
+    Answered(Answer),
+    Unreachable(Permit, Box<Request<RequestBody>>, std::io::Error),
+}
+
+/// What the client's side of the upload has done wrong, if anything.
+fn upload_failure(upload: Upload, limits: &RequestSettings) -> Option<Reject> {
+    match upload {
+        Upload::Complete | Upload::Running => None,
+        Upload::Gone => Some(Reject::ClientGone),
+        Upload::Malformed => Some(Reject::BodyMalformed),
+        Upload::TooLarge => Some(Reject::BodyTooLarge { limit: limits.max_body_bytes }),
+    }
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn with_query(path: &str, query: Option<&str>) -> Option<PathAndQuery> {
+    match query {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")).ok(),
+        None => PathAndQuery::try_from(path).ok(),
+    }
+}
+
+/// The model's answer as the client is to see it.
+fn model_answer(
+    answer: Answer,
+    deployment: &Deployment,
+    profile: Profile,
+    ids: Option<&Ids>,
+    mut record: OpenRecord,
+) -> Response<AnswerBody> {
+    let (mut parts, incoming) = answer.response.into_parts();
+    if let Some(ids) = ids {
+        head::to_client(&mut parts.headers, ids);
+    }
+    let model_status = parts.status;
+    parts.status = match (profile, model_status) {
+        (Profile::Managed, StatusCode::OK) => StatusCode::OK,
+        (Profile::Managed, _) => StatusCode::FAILED_DEPENDENCY,
+        // So that 500 always means the router itself.
+        (_, StatusCode::INTERNAL_SERVER_ERROR) => StatusCode::BAD_GATEWAY,
+        (_, status) => status,
+    };
+    if profile == Profile::Managed && parts.status != model_status {
+        parts.headers.insert(head::MODEL_STATUS, HeaderValue::from(model_status.as_u16()));
+        let reason = HeaderValue::from_static(model_status.canonical_reason().unwrap_or("unknown"));
+        parts.headers.insert(head::MODEL_REASON, reason);
+    }
+    // hyper says which version the answer has towards this client.
+    parts.version = Version::default();
+    parts.extensions.clear();
+    record.answered(parts.status, Instant::now());
+    let stall_limit = deployment.settings.request.timeout;
+    Response::from_parts(parts, AnswerBody::model(incoming, answer.exchange, stall_limit, record))
+}
+
+fn own_answer(response: Response<Bytes>, mut record: OpenRecord) -> Response<AnswerBody> {
+    let now = Instant::now();
+    record.answered(response.status(), now);
+    record.complete(now);
+    response.map(|bytes| AnswerBody::own(bytes, Some(record)))
+}
+
+fn own_reject(reject: &Reject, profile: Profile, mut record: OpenRecord) -> Response<AnswerBody> {
+    record.fields().reason = Some(reject.code());
+    own_answer(reject.response(profile), record)
+}
+
+/// The router's own routes: `/`, `/healthz`, `/readyz`, and everything that is none.
+fn own_route(
+    route: Route,
+    worker: &Worker,
+    snapshot: &Snapshot,
+    parts: &mut Parts,
+    record: OpenRecord,
+) -> Response<AnswerBody> {
+    let (status, text) = match route {
+        Route::Alive => (StatusCode::OK, "alive\n"),
+        Route::Home => (StatusCode::OK, "scoregate\n"),
+        Route::Ready if worker.drain.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        Route::Ready if !is_ready(snapshot) => (StatusCode::SERVICE_UNAVAILABLE, "no replica is ready\n"),
+        Route::Ready => (StatusCode::OK, "ready\n"),
+        Route::Endpoint(..) | Route::Unknown => {
+            let ids = Ids::settle(&mut parts.headers, Profile::Managed, &mut worker.rng.borrow_mut());
+            let mut answer = own_reject(&Reject::UnknownRoute, Profile::Aks, record);
+            if let Ok(ids) = ids {
+                ids.echo(answer.headers_mut());
+            }
+            return answer;
+        }
+    };
+    if !matches!(parts.method, Method::GET | Method::HEAD) {
+        return own_reject(&Reject::MethodNotAllowed { allow: "GET, HEAD" }, Profile::Aks, record);
+    }
+    let mut response = Response::new(Bytes::from_static(text.as_bytes()));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, plain);
+    record.forget();
+    response.map(|bytes| AnswerBody::own(bytes, None))
+}
+
+/// Ready to serve: some endpoint could take a request now. One broken endpoint must not take the traffic of the others
+/// away.
+fn is_ready(snapshot: &Snapshot) -> bool {
+    let ready = |endpoint: &Arc<Endpoint>| endpoint.deployments.iter().any(|d| d.gate.load().ready > 0);
+    snapshot.endpoints.is_empty() || snapshot.endpoints.iter().any(ready)
+}

@@ -1,0 +1,126 @@
+//! The record of a request while it is open: filled in along the path, handed to metrics and access log when dropped.
+//!
+//! Being dropped is the one way a record ends, so that no exit of the path can forget it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::request::Parts;
+
+use crate::observe::access::{AccessLog, Record};
+use crate::observe::metrics::DeploymentMetrics;
+
+/// Where records go.
+#[derive(Debug)]
+pub struct Sinks {
+    /// The access log.
+    pub access: AccessLog,
+    /// Counts requests that belong to no deployment.
+    pub unrouted: Arc<DeploymentMetrics>,
+}
+
+/// A record that is still being written.
+#[derive(Debug)]
+pub struct OpenRecord {
+    inner: Option<Box<Record>>,
+    metrics: Option<Arc<DeploymentMetrics>>,
+    sinks: Rc<Sinks>,
+    head_at: Option<Instant>,
+    complete: bool,
+}
+
+impl OpenRecord {
+    /// A record of a request whose head has just been read.
+    pub fn new(parts: &Parts, started: Instant, sinks: Rc<Sinks>) -> Self {
+        let record = Record {
+            started,
+            started_at: SystemTime::now(),
+            method: parts.method.clone(),
+            path: parts
+                .uri
+                .path_and_query()
+                .cloned()
+                .unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")),
+            version: parts.version,
+            endpoint: None,
+            deployment: None,
+            replica: None,
+            identity: None,
+            status: None,
+            reason: None,
+            model_status: None,
+            request_id: None,
+            client_request_id: None,
+            user_agent: parts.headers.get(http::header::USER_AGENT).cloned(),
+            request_bytes: 0,
+            response_bytes: 0,
+            route_time: Duration::ZERO,
+            queue_time: Duration::ZERO,
+            connect_time: Duration::ZERO,
+            model_time: None,
+            body_time: Duration::ZERO,
+            total_time: Duration::ZERO,
+        };
+        Self { inner: Some(Box::new(record)), metrics: None, sinks, head_at: None, complete: false }
+    }
+
+    /// The parts that are filled in along the path.
+    pub fn fields(&mut self) -> &mut Record {
+        self.inner.as_mut().expect("taken only at drop")
+    }
+
+    /// The deployment whose metrics the record goes to.
+    pub fn attribute(&mut self, metrics: &Arc<DeploymentMetrics>) {
+        self.metrics = Some(Arc::clone(metrics));
+    }
+
+    /// The head of the answer goes out now.
+    pub fn answered(&mut self, status: http::StatusCode, now: Instant) {
+        self.fields().status = Some(status);
+        self.head_at = Some(now);
+    }
+
+    /// Bytes of the answer's body go out.
+    pub fn add_response_bytes(&mut self, bytes: u64) {
+        self.fields().response_bytes += bytes;
+    }
+
+    /// The answer breaks off, by the router's or the model's doing.
+    pub fn broken(&mut self, reason: &'static str) {
+        self.fields().reason.get_or_insert(reason);
+    }
+
+    /// The answer's last byte is there.
+    pub fn complete(&mut self, now: Instant) {
+        if !std::mem::replace(&mut self.complete, true) {
+            self.close_times(now);
+        }
+    }
+
+    /// Leaves no trace: a load balancer's probe is not a request.
+    pub fn forget(mut self) {
+        self.complete = true;
+        self.inner = None;
+    }
+
+    fn close_times(&mut self, now: Instant) {
+        let head_at = self.head_at;
+        let record = self.fields();
+        record.total_time = now.saturating_duration_since(record.started);
+        record.body_time = head_at.map_or(Duration::ZERO, |head_at| now.saturating_duration_since(head_at));
+    }
+}
+
+impl Drop for OpenRecord {
+    fn drop(&mut self) {
+        if !self.complete {
+            self.close_times(Instant::now());
+            self.broken("client_gone");
+        }
+        if let Some(record) = self.inner.take() {
+            self.metrics.as_ref().unwrap_or(&self.sinks.unrouted).record(&record);
+            self.sinks.access.log(&record);
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The answers that the router makes itself: one table of reason, code and status per profile.
+//!
+//! `docs/status-codes.md` is this table for readers; a test keeps the two the same.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::core::identity::AuthError;
+use crate::core::settings::Profile;
+
+/// Why the router answers instead of the model.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reject {
+    /// The credential is missing, wrong or not enough.
+    Auth(AuthError),
+    /// The request's body is not well-formed.
+    BodyMalformed,
+    /// The request's body is over the limit.
+    BodyTooLarge {
+        /// `max_body_bytes`.
+        limit: u64,
+    },
+    /// The client left before the request was complete. Nobody sees this answer; it is for log and metrics.
+    ClientGone,
+    /// The body did not arrive within the request timeout.
+    ClientTooSlow {
+        /// `request_timeout_ms`.
+        limit: Duration,
+    },
+    /// The router ends before it could serve the request.
+    Draining,
+    /// An id header over 100 characters.
+    HeaderTooLong {
+        /// Its name.
+        header: &'static str,
+    },
+    /// Not GET, HEAD, POST (or OPTIONS, where the endpoint has a CORS policy).
+    MethodNotAllowed {
+        /// Value of the Allow header.
+        allow: &'static str,
+    },
+    /// The replica closed or reset the connection, or its answer is not HTTP.
+    ModelBroke,
+    /// No answer from the model within the request timeout.
+    ModelTimeout {
+        /// `request_timeout_ms`.
+        limit: Duration,
+    },
+    /// No replica was ready within the longest wait.
+    NoReadyReplica {
+        /// Time in the queue.
+        waited: Duration,
+        /// `max_queue_wait_ms`.
+        limit: Duration,
+    },
+    /// No deployment has a share of the traffic.
+    NoTraffic {
+        /// The deployments that the header may name.
+        known: Vec<String>,
+    },
+    /// The queue is as long as it may be.
+    QueueFull {
+        /// `max_queue_length`.
+        limit: u32,
+    },
+    /// All replicas were busy for the longest wait.
+    QueueTimeout {
+        /// Time in the queue.
+        waited: Duration,
+        /// `max_queue_wait_ms`.
+        limit: Duration,
+    },
+    /// The header names a deployment that is not there.
+    UnknownDeployment {
+        /// The deployments that there are.
+        known: Vec<String>,
+    },
+    /// The path leads nowhere.
+    UnknownRoute,
+}
+
+impl Reject {
+    /// The code in the body, in metrics and in the access log.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Auth(AuthError::Forbidden) => "forbidden",
+            Self::Auth(_) => "unauthorized",
+            Self::BodyMalformed => "body_malformed",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::ClientGone => "client_gone",
+            Self::ClientTooSlow { .. } => "client_too_slow",
+            Self::Draining => "draining",
+            Self::HeaderTooLong { .. } => "header_too_long",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::ModelBroke => "model_connection_broken",
+            Self::ModelTimeout { .. } => "model_timeout",
+            Self::NoReadyReplica { .. } => "no_ready_replica",
+            Self::NoTraffic { .. } => "no_traffic",
+            Self::QueueFull { .. } => "queue_full",
+            Self::QueueTimeout { .. } => "queue_timeout",
+            Self::UnknownDeployment { .. } => "unknown_deployment",
+            Self::UnknownRoute => "unknown_route",
+        }
+    }
+
+    /// The status (reference: documented tables of azureml-fe and of managed endpoints).
+    pub fn status(&self, profile: Profile) -> StatusCode {
+        let managed = profile == Profile::Managed;
+        match self {
+            Self::Auth(AuthError::Forbidden) => StatusCode::FORBIDDEN,
+            Self::Auth(_) => StatusCode::UNAUTHORIZED,
+            Self::BodyMalformed => StatusCode::BAD_REQUEST,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            // nginx's code for it.
+            Self::ClientGone => StatusCode::from_u16(499).expect("499 is a status code"),
+            Self::ClientTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::HeaderTooLong { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::ModelBroke | Self::NoReadyReplica { .. } if managed => StatusCode::FAILED_DEPENDENCY,
+            Self::ModelBroke => StatusCode::BAD_GATEWAY,
+            Self::ModelTimeout { .. } if managed => StatusCode::REQUEST_TIMEOUT,
+            Self::ModelTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::QueueFull { .. } | Self::QueueTimeout { .. } if managed => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoReadyReplica { .. } | Self::QueueFull { .. } | Self::QueueTimeout { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::NoTraffic { .. } | Self::UnknownDeployment { .. } | Self::UnknownRoute => {
+                StatusCode::NOT_FOUND
+            }
+        }
+    }
+
+    /// When coming back makes sense, in whole seconds.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Draining
+            | Self::NoReadyReplica { .. }
+            | Self::QueueFull { .. }
+            | Self::QueueTimeout { .. } => Some(1),
+            _ => None,
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Auth(error) => error.to_string(),
+            Self::BodyMalformed => "the request body is not well-formed".to_owned(),
+            Self::BodyTooLarge { limit } => format!("the request body is larger than {limit} bytes"),
+            Self::ClientGone => "the client left before its request was complete".to_owned(),
+            Self::ClientTooSlow { limit } => {
+                format!("the request body did not arrive within {} ms", limit.as_millis())
+            }
+            Self::Draining => "the router is shutting down; send the request again".to_owned(),
+            Self::HeaderTooLong { header } => format!("{header} must not exceed 100 characters"),
+            Self::MethodNotAllowed { allow } => format!("the method is not allowed here; allowed: {allow}"),
+            Self::ModelBroke => "the model server broke the connection before it had answered".to_owned(),
+            Self::ModelTimeout { limit } => {
+                format!("the model did not answer within {} ms", limit.as_millis())
+            }
+            Self::NoReadyReplica { waited, limit } => format!(
+                "no replica was ready; waited {} ms of at most {} ms",
+                waited.as_millis(),
+                limit.as_millis()
+            ),
+            Self::NoTraffic { known } => format!(
+                "no deployment takes traffic; name one in the azureml-model-deployment header: {}",
+                known.join(", ")
+            ),
+            Self::QueueFull { limit } => {
+                format!("all replicas are busy and the queue holds {limit} requests, its limit")
+            }
+            Self::QueueTimeout { waited, limit } => format!(
+                "all replicas were busy; waited {} ms of at most {} ms",
+                waited.as_millis(),
+                limit.as_millis()
+            ),
+            Self::UnknownDeployment { known } => {
+                format!("no such deployment at this endpoint; there are: {}", known.join(", "))
+            }
+            Self::UnknownRoute => {
+                "no such route; endpoints answer at /api/v1/endpoint/<name>/score and .../swagger.json"
+                    .to_owned()
+            }
+        }
+    }
+
+    /// The limit that was hit, how long the request waited, and the like, for programs.
+    fn details(&self) -> Value {
+        let ms = |d: &Duration| d.as_millis() as u64;
+        match self {
+            Self::BodyTooLarge { limit } => json!({"setting": "max_body_bytes", "limit": limit}),
+            Self::ClientTooSlow { limit } | Self::ModelTimeout { limit } => {
+                json!({"setting": "request_timeout_ms", "limit": ms(limit)})
+            }
+            Self::NoReadyReplica { waited, limit } | Self::QueueTimeout { waited, limit } => {
+                json!({"setting": "max_queue_wait_ms", "limit": ms(limit), "waited_ms": ms(waited)})
+            }
+            Self::NoTraffic { known } | Self::UnknownDeployment { known } => json!({"deployments": known}),
+            Self::QueueFull { limit } => {
+                json!({"setting": "max_queue_length", "limit": limit, "waited_ms": 0})
+            }
+            Self::Auth(_)
+            | Self::BodyMalformed
+            | Self::ClientGone
+            | Self::Draining
+            | Self::HeaderTooLong { .. }
+            | Self::MethodNotAllowed { .. }
+            | Self::ModelBroke
+            | Self::UnknownRoute => Value::Null,
+        }
+    }
+
+    /// The whole answer.
+    pub fn response(&self, profile: Profile) -> Response<Bytes> {
+        let mut error = json!({"code": self.code(), "message": self.message()});
+        let details = self.details();
+        if let (Value::Object(error), Value::Object(details)) = (&mut error, details) {
+            error.extend(details);
+        }
+        let mut response = Response::new(Bytes::from(json!({ "error": error }).to_string()));
+        *response.status_mut() = self.status(profile);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        match self {
+            Self::Auth(error) if *error != AuthError::Forbidden => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Self::MethodNotAllowed { allow } => {
+                headers.insert(ALLOW, HeaderValue::from_static(allow));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_reject() -> Vec<Reject> {
+        let ms = Duration::from_millis(500);
+        vec![
+            Reject::Auth(AuthError::Missing),
+            Reject::Auth(AuthError::Forbidden),
+            Reject::UnknownRoute,
+            Reject::UnknownDeployment { known: vec!["blue".into()] },
+            Reject::NoTraffic { known: vec!["blue".into()] },
+            Reject::MethodNotAllowed { allow: "GET, HEAD, POST" },
+            Reject::HeaderTooLong { header: "x-request-id" },
+            Reject::BodyMalformed,
+            Reject::ClientGone,
+            Reject::BodyTooLarge { limit: 10 },
+            Reject::ClientTooSlow { limit: ms },
+            Reject::QueueFull { limit: 3 },
+            Reject::QueueTimeout { waited: ms, limit: ms },
+            Reject::NoReadyReplica { waited: ms, limit: ms },
+            Reject::ModelTimeout { limit: ms },
+            Reject::ModelBroke,
+            Reject::Draining,
+        ]
+    }
+
+    #[test]
+    fn the_page_of_status_codes_is_this_table() {
+        let page = include_str!("../../docs/status-codes.md");
+        for reject in every_reject() {
+            let row = format!(
+                "| `{}` | {} | {} | {} |",
+                reject.code(),
+                reject.status(Profile::Aks).as_u16(),
+                reject.status(Profile::Managed).as_u16(),
+                reject.retry_after().map_or_else(|| "–".to_owned(), |s| format!("{s} s")),
+            );
+            assert!(page.contains(&row), "docs/status-codes.md lacks the row\n{row}");
+            assert_eq!(reject.status(Profile::Aks), reject.status(Profile::AksV1));
+        }
+        let rows = page.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(rows, every_reject().len(), "docs/status-codes.md has rows that the table lacks");
+    }
+
+    #[test]
+    fn every_answer_is_json_with_code_and_message() {
+        for reject in every_reject() {
+            let body: Value = serde_json::from_slice(reject.response(Profile::Aks).body()).unwrap();
+            assert_eq!(body["error"]["code"], reject.code());
+            assert!(body["error"]["message"].as_str().is_some_and(|m| m.len() > 10));
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! A worker: one thread with a runtime of its own that accepts connections and serves them to their end.
+//!
+//! All workers listen on the same socket, so an idle one accepts first. What is `Rc` here belongs to one worker; what
+//! is `Arc` crosses threads.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Cache};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::runtime::{LocalOptions, LocalRuntime};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+
+use crate::core::settings::ListenSettings;
+use crate::data::body::{self, Leftovers};
+use crate::data::listener::{self, Listener};
+use crate::data::record::Sinks;
+use crate::data::tls::ServerTls;
+use crate::data::upstream::Upstream;
+use crate::data::verify::TokenCache;
+use crate::data::world::Snapshot;
+use crate::observe::access::AccessLog;
+use crate::observe::metrics::DeploymentMetrics;
+use crate::shutdown::{Drain, Tasks};
+
+/// How long after a drain's end what was cut may take to send its last words.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The present snapshot.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Where access-log lines go.
+    pub access: AccessLog,
+    /// Counts requests that belong to no endpoint.
+    pub unrouted: Arc<DeploymentMetrics>,
+    /// Certificates; `None` is clear text.
+    pub tls: Option<Arc<ServerTls>>,
+    /// Limits of the listener.
+    pub listen: ListenSettings,
+    /// Open client connections.
+    pub connections: AtomicU32,
+    /// When to stop.
+    pub drain: Drain,
+}
+
+/// One worker's own.
+#[derive(Debug)]
+pub struct Worker {
+    /// Connections to replicas.
+    pub upstream: Rc<Upstream>,
+    /// Where records go.
+    pub sinks: Rc<Sinks>,
+    /// Tokens that have been verified.
+    pub tokens: RefCell<TokenCache>,
+    /// Draws for ids.
+    pub rng: RefCell<SmallRng>,
+    /// When to stop.
+    pub drain: Drain,
+    /// Takes bodies whose request has been answered.
+    pub leftovers: Leftovers,
+    snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+}
+
+impl Worker {
+    fn new(shared: &Shared, tasks: &Tasks, leftovers: Leftovers) -> Rc<Self> {
+        let sinks = Sinks { access: shared.access.clone(), unrouted: Arc::clone(&shared.unrouted) };
+        Rc::new(Self {
+            upstream: Upstream::new(tasks.clone()),
+            sinks: Rc::new(sinks),
+            tokens: RefCell::new(TokenCache::new()),
+            rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
+            drain: shared.drain.clone(),
+            leftovers,
+            snapshot: RefCell::new(Cache::new(Arc::clone(&shared.snapshot))),
+        })
+    }
+
+    /// The snapshot that a request which begins now sees to its end.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(self.snapshot.borrow_mut().load())
+    }
+}
+
+/// Runs a worker on this thread until the drain is over.
+///
+/// # Errors
+/// The runtime or the listener cannot be made.
+pub fn run(shared: &Arc<Shared>, listeners: Vec<(Listener, std::net::TcpListener)>) -> io::Result<()> {
+    let runtime: LocalRuntime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        // Connections and the drivers of upstream connections end in this order.
+        let (clients, drivers) = (Tasks::new(), Tasks::new());
+        let (leftovers, bodies) = mpsc::unbounded_channel();
+        let worker = Worker::new(shared, &drivers, leftovers);
+        drivers.spawn_local(discard_leftovers(bodies, drivers.clone()));
+        for (kind, listener) in listeners {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            clients.spawn_local(listener::accept(
+                Rc::clone(&worker),
+                Arc::clone(shared),
+                kind,
+                listener,
+                clients.clone(),
+            ));
+        }
+        let sweep = async {
+            let mut tick = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                tick.tick().await;
+                worker.upstream.sweep(Instant::now());
+            }
+        };
+        let mut drain = shared.drain.clone();
+        let end = async {
+            drain.over().await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            () = clients.ended() => {}
+            () = end => tracing::warn!(connections = clients.len(), "the drain is over; cutting what is left"),
+            () = sweep => {}
+        }
+        Ok(())
+    })
+}
+
+/// Reads on in bodies whose request has been answered.
+async fn discard_leftovers(mut bodies: UnboundedReceiver<hyper::body::Incoming>, tasks: Tasks) {
+    while let Some(incoming) = bodies.recv().await {
+        tasks.spawn_local(body::discard(incoming));
+    }
+}
+
+/// A place among the connections; given back when dropped.
+#[derive(Debug)]
+pub struct Place(Arc<Shared>);
+
+impl Place {
+    /// Takes a place, if there is one.
+    pub fn take(shared: &Arc<Shared>) -> Option<Self> {
+        let limit = shared.listen.max_connections.get();
+        let taken = shared
+            .connections
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < limit).then_some(open + 1));
+        taken.is_ok().then(|| Self(Arc::clone(shared)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,6 +1,7 @@
 //! scoregate: an inference router. `ARCHITECTURE.md` is the map; this is its index.
 
 pub mod config; // from a file to settings, or to every mistake in it
+pub mod control; // reload, probes, scaling, the admin listener
 pub mod core; // decisions without I/O
 pub mod data; // the path of a request
 pub mod observe; // metrics and the access log

@@ -1,0 +1,10 @@
+//! The control plane: one thread of its own that reloads, probes, scales and answers operators.
+
+pub mod admin;
+pub mod board;
+pub mod certificates;
+pub mod fetch;
+pub mod health;
+pub mod jwks;
+pub mod reload;
+pub mod scaler;

@@ -1,0 +1,127 @@
+//! What the control plane knows of each deployment, for operators to see. Written by the deployment's own task,
+//! read by the admin listener.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::settings::Name;
+
+/// What is known of one deployment.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DeploymentStatus {
+    /// Replicas there should be.
+    pub desired: u32,
+    /// The last decision that changed `desired` (or the first one).
+    pub last_decision: Option<DecisionStatus>,
+    /// Every replica that exists.
+    pub replicas: Vec<ReplicaStatus>,
+}
+
+/// A scale decision, as operators see it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DecisionStatus {
+    /// Seconds since 1970.
+    pub at_unix_seconds: f64,
+    /// Replicas before.
+    pub from: u32,
+    /// Replicas asked for.
+    pub to: u32,
+    /// A sentence with the numbers that led to it.
+    pub reason: String,
+}
+
+impl DecisionStatus {
+    /// A decision at a wall-clock time.
+    pub fn new(at: SystemTime, from: u32, to: u32, reason: String) -> Self {
+        let at_unix_seconds = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+        Self { at_unix_seconds, from, to, reason }
+    }
+}
+
+/// One replica, as operators see it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// Name, such as `blue-3`.
+    pub name: String,
+    /// `host:port`.
+    pub address: String,
+    /// What it is doing.
+    pub state: ReplicaState,
+    /// Why it is not ready, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Requests on it.
+    pub busy: u32,
+    /// Seconds since it was started.
+    pub age_seconds: u64,
+}
+
+/// What a replica is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaState {
+    /// Runs and has never been ready.
+    Starting,
+    /// Admits requests.
+    Ready,
+    /// Was ready; its probe fails or it could not be reached.
+    Unready,
+    /// Admits nothing and finishes what it has.
+    Draining,
+    /// Has been told to end.
+    Stopping,
+    /// Died or did not start; another follows after a pause.
+    Failed,
+}
+
+impl ReplicaState {
+    /// Every state.
+    pub const ALL: [Self; 6] =
+        [Self::Starting, Self::Ready, Self::Unready, Self::Draining, Self::Stopping, Self::Failed];
+
+    /// As it is written in metrics and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Unready => "unready",
+            Self::Draining => "draining",
+            Self::Stopping => "stopping",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The status of every deployment, by endpoint and deployment name.
+#[derive(Clone, Debug, Default)]
+pub struct Board(Arc<Mutex<BTreeMap<(Name, Name), DeploymentStatus>>>);
+
+impl Board {
+    /// Empty.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Replaces what is known of a deployment.
+    pub fn put(&self, endpoint: &Name, deployment: &Name, status: DeploymentStatus) {
+        self.lock().insert((endpoint.clone(), deployment.clone()), status);
+    }
+
+    /// Forgets a deployment.
+    pub fn remove(&self, endpoint: &Name, deployment: &Name) {
+        self.lock().remove(&(endpoint.clone(), deployment.clone()));
+    }
+
+    /// What is known of a deployment.
+    pub fn get(&self, endpoint: &Name, deployment: &Name) -> Option<DeploymentStatus> {
+        self.lock().get(&(endpoint.clone(), deployment.clone())).cloned()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(Name, Name), DeploymentStatus>> {
+        // A panic elsewhere leaves a whole map: every write is one insert.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

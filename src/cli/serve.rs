@@ -1,0 +1,157 @@
+//! `scoregate serve [FILE]`: runs the router until a signal ends it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use rand::RngExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::{self, Running};
+use crate::config;
+use crate::core::settings::Settings;
+
+/// Run the router
+///
+/// Without a file it runs a demo: endpoint `demo`, deployments blue and green, synthetic models.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Configuration file (YAML); `scoregate check FILE` tells what it means.
+    pub file: Option<PathBuf>,
+    /// Where clients call, instead of what the file says; port 0 lets the system choose.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Where operators call, instead of what the file says; only a loopback address.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = loopback)]
+    pub admin: Option<SocketAddr>,
+}
+
+impl Args {
+    fn place(&self, mut settings: Settings) -> Settings {
+        settings.listen.address = self.listen.unwrap_or(settings.listen.address);
+        settings.admin.address = self.admin.unwrap_or(settings.admin.address);
+        settings
+    }
+}
+
+/// Others need a key, and that is the file's part.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "not of the form 127.0.0.1:8081".to_owned())?;
+    match address.ip().is_loopback() {
+        true => Ok(address),
+        false => Err("not a loopback address; set `admin` with a key in the file for that".to_owned()),
+    }
+}
+
+/// Starts, announces, waits for the end.
+///
+/// # Errors
+/// Whatever keeps the router from starting.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let Some(file) = &args.file else { return demo(args) };
+    let loaded = match config::load(file) {
+        Ok(loaded) => loaded,
+        Err(report) => anyhow::bail!("{report}"),
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let scheme = scheme(&loaded.settings);
+    let running = app::start(args.place(loaded.settings), Some(file.clone()))?;
+    announce(&running, scheme);
+    until_end(running)
+}
+
+fn demo(args: &Args) -> anyhow::Result<ExitCode> {
+    let (primary, secondary) = (random_key(), random_key());
+    let running = app::start(args.place(config::demo(&primary, &secondary)), None)?;
+    announce(&running, "http");
+    let (data, admin) = (running.data, running.admin);
+    let url = format!("http://{data}/api/v1/endpoint/demo/score");
+    print(&format!(
+        "\nendpoint demo: deployments blue (90 %) and green (10 %), 1 to 4 replicas each\n\
+         key    {primary}\n\n\
+         try\n\
+         \x20 curl -i {url} -H 'Authorization: Bearer {primary}' -H 'Content-Type: application/json' -d '{{\"data\": [1, 2]}}'\n\
+         \x20 curl -i {url} -H 'Authorization: Bearer {primary}' -H 'azureml-model-deployment: green' -d '{{}}'\n\
+         \x20 curl http://{admin}/state\n"
+    ));
+    until_end(running)
+}
+
+/// 32 characters, 190 bits.
+fn random_key() -> String {
+    let mut rng = rand::rng();
+    (0..32).map(|_| char::from(rng.sample(rand::distr::Alphanumeric))).collect()
+}
+
+fn scheme(settings: &Settings) -> &'static str {
+    if settings.listen.tls.is_some() { "https" } else { "http" }
+}
+
+/// Prints where the router listens.
+pub fn announce(running: &Running, scheme: &str) {
+    print(&format!("data   {scheme}://{}\nadmin  http://{}", running.data, running.admin));
+    if let Some(redirect) = running.redirect {
+        print(&format!("redirect from http://{redirect}"));
+    }
+}
+
+fn print(text: &str) {
+    use std::io::Write as _;
+    // A closed pipe must not end the router.
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// SIGTERM and SIGINT drain, a second one forces; SIGHUP reloads; SIGUSR2 opens the log anew.
+///
+/// # Errors
+/// Signals cannot be listened to.
+pub fn until_end(running: Running) -> anyhow::Result<ExitCode> {
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot make a runtime for signals")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut user = signal(SignalKind::user_defined2())?;
+        let mut ended = tokio::time::interval(std::time::Duration::from_millis(50));
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => end(&running, &mut draining),
+                _ = interrupt.recv() => end(&running, &mut draining),
+                // The outcome is logged by whoever reloads.
+                _ = hangup.recv() => drop(running.reload.reload().await),
+                _ = user.recv() => running.reopen_log(),
+                _ = ended.tick() => if running.is_finished() { break },
+            }
+        }
+        anyhow::Ok(())
+    })?;
+    running.wait();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Two descriptors a request: as many as the system allows, since the usual soft limit of 1,024 is soon reached.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+fn end(running: &Running, draining: &mut bool) {
+    if std::mem::replace(draining, true) {
+        tracing::warn!("second signal: ending at once");
+        running.force();
+    } else {
+        tracing::info!("draining; a second signal ends at once");
+        running.drain();
+    }
+}

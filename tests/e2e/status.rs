@@ -1,0 +1,158 @@
+//! Which status a client sees, and what the answer says.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use crate::replica::{Act, Replica};
+use crate::router::{Router, SCORE, blue, eventually, post};
+
+fn managed(endpoints: &str) -> String {
+    endpoints.replace("auth_mode: none", "auth_mode: none\n    profile: managed")
+}
+
+fn answer(status: u16) -> Act {
+    Act::Answer(status, Bytes::from_static(b"from the model"), Duration::ZERO)
+}
+
+#[tokio::test]
+async fn the_models_own_code_passes_but_for_500() {
+    let replica = Replica::start();
+    let router = Router::start(&blue(&[replica.address()], "")).ready().await;
+    for (model, client) in
+        [(200, 200), (201, 201), (400, 400), (404, 404), (429, 429), (500, 502), (503, 503), (599, 599)]
+    {
+        replica.act(answer(model));
+        let reply = post(SCORE, "{}").send(&router).await;
+        assert_eq!((reply.status.as_u16(), reply.text().as_str()), (client, "from the model"));
+    }
+    for status in [204, 304] {
+        replica.act(Act::Answer(status, Bytes::new(), Duration::ZERO));
+        let reply = post(SCORE, "{}").send(&router).await;
+        assert_eq!((reply.status.as_u16(), reply.body.len()), (status, 0));
+    }
+}
+
+#[tokio::test]
+async fn the_managed_profile_answers_424_and_says_what_the_model_said() {
+    let replica = Replica::start();
+    let router = Router::start(&managed(&blue(&[replica.address()], ""))).ready().await;
+    for model in [201, 400, 500] {
+        replica.act(answer(model));
+        let reply = post(SCORE, "{}").send(&router).await;
+        assert_eq!(reply.status, StatusCode::FAILED_DEPENDENCY);
+        assert_eq!(reply.header("ms-azureml-model-error-statuscode"), model.to_string());
+        assert!(!reply.header("ms-azureml-model-error-reason").is_empty());
+        assert_eq!(reply.text(), "from the model");
+    }
+    replica.act(answer(200));
+    let reply = post(SCORE, "{}").send(&router).await;
+    assert_eq!((reply.status, reply.header("ms-azureml-model-error-statuscode")), (StatusCode::OK, ""));
+}
+
+#[tokio::test]
+async fn every_kind_of_overload_has_a_code_of_its_own() {
+    let replica = Replica::acting(Act::Hold);
+    let settings = "max_queue_wait_ms: 60, max_queue_length: 1, request_timeout_ms: 60000";
+    for (endpoints, status) in
+        [(blue(&[replica.address()], settings), 503), (managed(&blue(&[replica.address()], settings)), 429)]
+    {
+        let router = Router::start(&endpoints).ready().await;
+        let address = router.address();
+        let running = tokio::spawn(post(SCORE, "{}").send_to(address));
+        eventually("request at the replica", async || (replica.in_flight() == 1).then_some(())).await;
+        let queued = tokio::spawn(post(SCORE, "{}").send_to(address));
+        eventually("request in the queue", async || {
+            (router.state().await["endpoints"][0]["deployments"][0]["queue"]["length"] == 1).then_some(())
+        })
+        .await;
+        let full = post(SCORE, "{}").send(&router).await;
+        full.expect(status, "queue_full");
+        assert_eq!(full.header("retry-after"), "1");
+        let late = queued.await.unwrap();
+        late.expect(status, "queue_timeout");
+        assert_eq!(late.json()["error"]["limit"], 60);
+        assert!(late.json()["error"]["waited_ms"].as_u64().unwrap() >= 60);
+        assert_eq!(late.header("azureml-model-deployment"), "blue");
+        replica.release(1);
+        assert_eq!(running.await.unwrap().status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn without_a_ready_replica_the_answer_says_so() {
+    let address = crate::replica::unused_address();
+    let router = Router::start(&blue(&[address], "max_queue_wait_ms: 30"));
+    let reply = post(SCORE, "{}").send(&router).await;
+    reply.expect(503, "no_ready_replica");
+    assert_eq!(reply.header("retry-after"), "1");
+}
+
+#[tokio::test]
+async fn a_model_that_is_too_slow_is_504() {
+    let replica = Replica::acting(Act::Hold);
+    let router = Router::start(&blue(&[replica.address()], "request_timeout_ms: 50")).ready().await;
+    let reply = post(SCORE, "{}").send(&router).await;
+    reply.expect(504, "model_timeout");
+    assert_eq!(reply.json()["error"]["limit"], 50);
+    // The request to the model is given up: the replica sees its connection end.
+    eventually("request cancelled", async || (replica.in_flight() == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_model_that_breaks_the_connection_is_502() {
+    let replica = Replica::acting(Act::Cut);
+    let router = Router::start(&blue(&[replica.address()], "")).ready().await;
+    post(SCORE, "{}").send(&router).await.expect(502, "model_connection_broken");
+    assert_eq!(replica.served(), 1, "a request that was sent is not sent again");
+}
+
+#[tokio::test]
+async fn a_model_that_breaks_off_in_its_answer_breaks_the_clients_answer() {
+    let replica = Replica::acting(Act::CutInBody);
+    let router = Router::start(&blue(&[replica.address()], "")).ready().await;
+    let reply = post(SCORE, "{}").try_send(router.address()).await;
+    assert!(reply.is_err(), "{reply:?}");
+    let log = router.access_log(1).await;
+    assert!(log.iter().any(|line| line["Reason"] == "model_connection_broken"), "{log:?}");
+}
+
+#[tokio::test]
+async fn a_model_that_falls_silent_in_its_answer_is_cut_off() {
+    let replica = Replica::acting(Act::Stall);
+    let router = Router::start(&blue(&[replica.address()], "request_timeout_ms: 50")).ready().await;
+    let reply = post(SCORE, "{}").try_send(router.address()).await;
+    assert!(reply.is_err(), "{reply:?}");
+    eventually("request cancelled", async || (replica.in_flight() == 0).then_some(())).await;
+    let log = router.access_log(1).await;
+    assert!(log.iter().any(|line| line["Reason"] == "model_timeout"), "{log:?}");
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_413_declared_or_not() {
+    let replica = Replica::start();
+    let router = Router::start(&blue(&[replica.address()], "max_body_bytes: 1000")).ready().await;
+    let reply = post(SCORE, vec![b'x'; 1001]).send(&router).await;
+    reply.expect(413, "body_too_large");
+    assert_eq!(replica.served(), 0);
+    let chunked = format!(
+        "POST {SCORE} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n258\r\n{0}\r\n258\r\n{0}\r\n0\r\n\r\n",
+        "y".repeat(600)
+    );
+    let answer = crate::forwarding::exchange(router.address(), chunked.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert_eq!(post(SCORE, vec![b'x'; 1000]).send(&router).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_id_that_is_too_long_is_431() {
+    let replica = Replica::start();
+    let router = Router::start(&blue(&[replica.address()], "")).ready().await;
+    for header in ["x-request-id", "x-ms-client-request-id", "x-ms-request-id"] {
+        let reply = post(SCORE, "{}").header(header, &"a".repeat(101)).send(&router).await;
+        reply.expect(431, "header_too_long");
+        let reply = post(SCORE, "{}").header(header, &"a".repeat(100)).send(&router).await;
+        assert_eq!(reply.status, StatusCode::OK);
+    }
+}

@@ -293,3 +293,40 @@ async fn status_shows_a_running_router() {
     let state: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(state["endpoints"][0]["name"], "demo");
 }
+
+#[tokio::test]
+async fn signals_reload_drain_and_force() {
+    let replica = Replica::acting(Act::Hold);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("scoregate.yaml");
+    let configuration = |name: &str| {
+        let endpoints =
+            router::blue(&[replica.address()], "request_timeout_ms: 600000").replace("demo", name);
+        format!("drain_timeout_ms: 600000\naccess_log: off\nendpoints:\n{endpoints}")
+    };
+    std::fs::write(&file, configuration("demo")).unwrap();
+    let mut arguments = DEMO.to_vec();
+    arguments.insert(1, file.to_str().unwrap());
+    let mut running = Running::start(&arguments);
+    let (data, admin) = (running.address("data"), running.address("admin"));
+    std::fs::write(&file, configuration("other")).unwrap();
+    running.signal(Signal::HUP);
+    eventually("the new name", async || {
+        (get("/state").send_to(admin).await.json()["endpoints"][0]["name"] == "other").then_some(())
+    })
+    .await;
+
+    let held = tokio::spawn(post("/api/v1/endpoint/other/score", "{}").try_send(data));
+    eventually("request at the replica", async || (replica.in_flight() == 1).then_some(())).await;
+    running.signal(Signal::TERM);
+    eventually("draining", async || {
+        (get("/state").send_to(admin).await.json()["stage"] == "draining").then_some(())
+    })
+    .await;
+    assert!(running.child.try_wait().unwrap().is_none(), "a drain waits for the request");
+    running.signal(Signal::TERM);
+    let status = tokio::task::spawn_blocking(move || running.child.wait().unwrap()).await.unwrap();
+    assert!(status.success(), "{status}");
+    // The request was cut, with an answer if there was time for one.
+    assert!(held.await.unwrap().map_or(true, |reply| reply.status == StatusCode::SERVICE_UNAVAILABLE));
+}

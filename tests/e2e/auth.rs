@@ -140,4 +140,45 @@ mod tokens {
         let log = router.access_log(2).await;
         assert_eq!(log[0]["IdentityData"], "ann");
     }
+
+    /// A signing key, and the set that publishes its public half.
+    fn published(kid: &str) -> (EncodingKey, Value) {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
+        let mut jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap();
+        jwk.common.key_id = Some(kid.to_owned());
+        (key, json!({ "keys": [jwk] }))
+    }
+
+    #[tokio::test]
+    async fn keys_of_a_key_set_file_are_taken_up_when_it_changes() {
+        let replica = Replica::start();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("jwks.json");
+        let (first, first_set) = published("one");
+        let (second, second_set) = published("two");
+        std::fs::write(&file, first_set.to_string()).unwrap();
+        let jwt = format!("auth_mode: jwt\n    jwt: {{ audiences: [demo], jwks_file: {} }}", file.display());
+        let router = router(&blue(&[replica.address()], "").replace("auth_mode: none", &jwt)).await;
+        let claims = json!({"aud": "demo", "exp": now() + 600});
+        let token = |kid: &str, key| {
+            let header = Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::ES256) };
+            encode(&header, &claims, key).unwrap()
+        };
+        let (old, new) = (token("one", &first), token("two", &second));
+        crate::router::eventually("keys loaded", async || {
+            (post(SCORE, "{}").bearer(&old).send(&router).await.status == StatusCode::OK).then_some(())
+        })
+        .await;
+        post(SCORE, "{}").bearer(&new).send(&router).await.expect(401, "unauthorized");
+        // What is no key set changes nothing.
+        std::fs::write(&file, "{").unwrap();
+        assert_eq!(post(SCORE, "{}").bearer(&old).send(&router).await.status, StatusCode::OK);
+        std::fs::write(&file, second_set.to_string()).unwrap();
+        crate::router::eventually("keys replaced", async || {
+            (post(SCORE, "{}").bearer(&new).send(&router).await.status == StatusCode::OK).then_some(())
+        })
+        .await;
+        post(SCORE, "{}").bearer(&old).send(&router).await.expect(401, "unauthorized");
+    }
 }

@@ -330,3 +330,27 @@ async fn signals_reload_drain_and_force() {
     // The request was cut, with an answer if there was time for one.
     assert!(held.await.unwrap().map_or(true, |reply| reply.status == StatusCode::SERVICE_UNAVAILABLE));
 }
+
+#[tokio::test]
+async fn replicas_do_not_inherit_the_keys_of_clients() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("scoregate.yaml");
+    let configuration = "access_log: off\nendpoints:\n  - name: demo\n    keys: { primary: env:CLIENT_KEY }\n    \
+        deployments:\n      - name: blue\n        environment_variables: { MODEL_COLOUR: blue }\n        process:\n          \
+        directory: .\n          command: [sh, -c, \"env > environment; exec {scoregate} model --port {port}\"]\n";
+    std::fs::write(&file, configuration).unwrap();
+    let mut command = scoregate(&DEMO);
+    command.arg(&file).env("CLIENT_KEY", router::KEY).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap());
+    let mut running = Running { child, lines };
+    let data = running.address("data");
+    eventually("an answer", async || {
+        let reply = post(router::SCORE, "{}").bearer(router::KEY).try_send(data).await.ok()?;
+        (reply.status == StatusCode::OK).then_some(())
+    })
+    .await;
+    let environment = std::fs::read_to_string(folder.path().join("environment")).unwrap();
+    assert!(environment.contains("MODEL_COLOUR=blue\n") && environment.contains("PORT="), "{environment}");
+    assert!(!environment.contains(router::KEY), "{environment}");
+}

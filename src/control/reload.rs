@@ -165,6 +165,7 @@ impl Configurator {
         for endpoint in &settings.endpoints {
             verifiers.push(self.verifier(&old, endpoint)?);
         }
+        self.launcher.hide(settings.secret_variables());
         let generation = old.generation + 1;
         let endpoints: Vec<Arc<Endpoint>> = settings
             .endpoints

@@ -4,7 +4,7 @@
 //! Units are in the types (`Duration`, bytes in the name); numbers of the original are cited from the
 //! public azureml-fe documentation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::identity::{JwtSettings, KeyDigest};
+use crate::core::identity::{JwtKeys, JwtSettings, KeyDigest};
 use crate::core::route::Traffic;
 
 /// Everything one file says.
@@ -28,6 +28,21 @@ pub struct Settings {
     pub access_log: AccessLogTarget,
     /// The endpoints, in the order of the file.
     pub endpoints: Vec<Arc<EndpointSettings>>,
+}
+
+impl Settings {
+    /// The environment variables that secrets come from (`env:NAME`), which replicas need not see.
+    pub fn secret_variables(&self) -> BTreeSet<String> {
+        let endpoints = self.endpoints.iter().flat_map(|endpoint| {
+            let tokens = endpoint.auth.jwt.iter().flat_map(|jwt| match &jwt.keys {
+                JwtKeys::Static(keys) => keys.as_slice(),
+                JwtKeys::JwksFile(_) | JwtKeys::JwksUrl { .. } => &[],
+            });
+            endpoint.auth.keys.iter().map(|key| &key.origin).chain(tokens.map(|key| &key.origin))
+        });
+        let admin = self.admin.key.iter().map(|key| &key.origin);
+        admin.chain(endpoints).filter_map(|origin| origin.strip_prefix("env:")).map(str::to_owned).collect()
+    }
 }
 
 /// The data listener.

@@ -6,11 +6,12 @@ mod fleet;
 mod output;
 mod port;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::child::{Ended, Order};
@@ -29,13 +30,21 @@ const HOST: &str = "127.0.0.1";
 pub struct Launcher {
     program: PathBuf,
     ports: Ports,
+    /// Environment variables that replicas do not get.
+    hidden: Arc<ArcSwap<BTreeSet<String>>>,
 }
 
 impl Launcher {
     /// `program` is the absolute path of scoregate itself (`std::env::current_exe`): it starts replicas by its
     /// subcommand `launch`, and it is what `{scoregate}` stands for.
     pub fn new(program: PathBuf) -> Self {
-        Self { program, ports: Ports::default() }
+        Self { program, ports: Ports::default(), hidden: Arc::default() }
+    }
+
+    /// Replicas that are started from now on do not inherit these environment variables, which hold secrets of the
+    /// router's clients.
+    pub fn hide(&self, variables: BTreeSet<String>) {
+        self.hidden.store(Arc::new(variables));
     }
 }
 
@@ -143,6 +152,7 @@ impl State {
             port,
             settings: Arc::clone(&self.template),
             program: self.launcher.program.clone(),
+            hidden: self.launcher.hidden.load_full(),
         };
         let (stop, stopped) = oneshot::channel();
         self.stops.insert(id, stop);

@@ -3,6 +3,7 @@
 //! The process that is started is `scoregate launch` (see there), which holds the end of a pipe: closing the
 //! pipe ends the replica and everything that it started, and so does the death of this process.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -35,6 +36,8 @@ pub(super) struct Order {
     pub(super) settings: Arc<ProcessSettings>,
     /// The program scoregate.
     pub(super) program: PathBuf,
+    /// Environment variables that the replica does not get.
+    pub(super) hidden: Arc<BTreeSet<String>>,
 }
 
 /// How a replica ended.
@@ -65,9 +68,10 @@ fn start(order: &Order) -> io::Result<Child> {
     let mut command = Command::new(&order.program);
     command.arg("launch").arg("--stop-timeout-ms").arg(settings.stop_timeout.as_millis().to_string());
     command.arg("--").args(settings.command.iter().map(fill));
-    // Settings of scoregate itself may hold its secrets.
+    // Settings of scoregate itself may hold its secrets, too.
     for (name, _) in std::env::vars_os() {
-        if name.as_encoded_bytes().starts_with(b"SCOREGATE_") {
+        let is_secret = name.to_str().is_some_and(|name| order.hidden.contains(name));
+        if is_secret || name.as_encoded_bytes().starts_with(b"SCOREGATE_") {
             command.env_remove(name);
         }
     }

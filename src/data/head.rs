@@ -3,8 +3,8 @@
 //! Rules of ids are those of the model server and of the platform (reference §1.7).
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue};
 use rand::RngExt as _;
@@ -179,10 +179,6 @@ pub fn to_model(headers: &mut HeaderMap, forwarding: &Forwarding<'_>, authority:
 
 /// Removes what is for one connection only (RFC 9110 §7.6.1).
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    // A length beside a transfer coding is not the length (RFC 9112 §6.3); the next hop must not believe it.
-    if headers.contains_key(TRANSFER_ENCODING) {
-        headers.remove(CONTENT_LENGTH);
-    }
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)

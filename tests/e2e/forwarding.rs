@@ -205,10 +205,50 @@ async fn early_answers_reach_a_client_that_is_still_sending() {
     let router = Router::start(&blue(&[replica.address()], "")).ready().await;
     let reply = post(SCORE, vec![b'x'; 8_000_000]).send(&router).await;
     assert_eq!(reply.status, StatusCode::TOO_MANY_REQUESTS);
-    // And the router's own.
-    let reply =
-        post(SCORE, vec![b'x'; 8_000_000]).header("azureml-model-deployment", "red").send(&router).await;
-    reply.expect(404, "unknown_deployment");
+    replica.act(Act::ok("{}"));
+    assert_eq!(
+        post(SCORE, "{}").send(&router).await.status,
+        StatusCode::OK,
+        "the connection was not used again"
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_a_client_that_sends_everything_before_it_reads() {
+    let replica = Replica::start();
+    let router = Router::start(&blue(&[replica.address()], "")).ready().await;
+    let mut stream = TcpStream::connect(router.address()).await.unwrap();
+    let head = format!(
+        "POST {SCORE} HTTP/1.1\r\nhost: x\r\nazureml-model-deployment: red\r\ncontent-length: 8000000\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b'x'; 8_000_000]).await.unwrap();
+    let answer = read_until(&mut stream, "unknown_deployment").await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_request_whose_replica_refuses_waits_for_another_one() {
+    let (one, two) = (Replica::start(), Replica::acting(Act::Hold));
+    let settings = "max_queue_wait_ms: 60000, request_timeout_ms: 60000";
+    let router = Router::start(&blue(&[one.address(), two.address()], settings)).ready().await;
+    eventually("both ready", async || {
+        (router.state().await["endpoints"][0]["deployments"][0]["ready"] == 2).then_some(())
+    })
+    .await;
+    one.kill();
+    // Whichever comes to the dead one first: one request ends up at the living one, the other one in the queue.
+    let calls: Vec<_> = (0..2).map(|_| tokio::spawn(post(SCORE, "{}").send_to(router.address()))).collect();
+    eventually("one at the replica, one in the queue", async || {
+        let deployment = router.state().await["endpoints"][0]["deployments"][0].clone();
+        (two.in_flight() == 1 && deployment["queue"]["length"] == 1).then_some(())
+    })
+    .await;
+    two.release(2);
+    for call in calls {
+        assert_eq!(call.await.unwrap().status, StatusCode::OK);
+    }
+    assert_eq!((two.served(), two.max_in_flight()), (2, 1));
 }
 
 #[tokio::test]

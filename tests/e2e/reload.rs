@@ -130,6 +130,81 @@ async fn a_drain_waits_for_a_stream_and_says_that_it_is_not_ready() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_may_send_one_more_request_when_a_drain_begins() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let replica = Replica::start();
+    let router = Router::start(&blue(&[replica.address()], "")).ready().await;
+    let mut stream = tokio::net::TcpStream::connect(router.address()).await.unwrap();
+    let request = format!("GET {SCORE} HTTP/1.1\r\nhost: x\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut first = [0; 4096];
+    assert!(stream.read(&mut first).await.unwrap() > 0);
+    router.running().drain();
+    eventually("draining", async || (router.state().await["stage"] == "draining").then_some(())).await;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.unwrap();
+    assert!(rest.starts_with("HTTP/1.1 200 ") && rest.contains("connection: close\r\n"), "{rest}");
+}
+
+#[tokio::test]
+async fn a_reload_takes_effect_at_once_and_keeps_the_turn_of_the_traffic() {
+    let (one, two) = (Replica::start(), Replica::start());
+    let endpoints = |key: &str| {
+        format!(
+            "  - name: demo\n    keys: {{ primary: {key}-0123456789 }}\n    traffic: {{ green: 1 }}\n    default: blue\n    \
+             deployments:\n      - name: blue\n        replicas: [\"http://{}\"]\n      - name: green\n        \
+             replicas: [\"http://{}\"]\n",
+            one.address(),
+            two.address()
+        )
+    };
+    let router = Router::start(&endpoints("first-key")).ready().await;
+    eventually("both ready", async || {
+        let state = router.state().await;
+        let deployments = state["endpoints"][0]["deployments"].as_array()?.clone();
+        deployments.iter().all(|deployment| deployment["ready"] == 1).then_some(())
+    })
+    .await;
+    let keys = ["first-key", "other-key"];
+    for round in 0..10 {
+        let (key, old) = (keys[(round + 1) % 2], keys[round % 2]);
+        router.reload(&endpoints(key)).await.unwrap();
+        post(SCORE, "{}")
+            .bearer(&format!("{old}-0123456789"))
+            .send(&router)
+            .await
+            .expect(401, "unauthorized");
+        for _ in 0..20 {
+            let reply = post(SCORE, "{}").bearer(&format!("{key}-0123456789")).send(&router).await;
+            assert_eq!(reply.status, StatusCode::OK);
+        }
+    }
+    assert_eq!((one.served(), two.served()), (198, 2));
+}
+
+#[tokio::test]
+async fn a_higher_limit_frees_those_who_wait() {
+    let replica = Replica::acting(Act::Hold);
+    let settings =
+        "max_queue_wait_ms: 60000, request_timeout_ms: 60000, max_concurrent_requests_per_instance: ";
+    let endpoints = |limit: u32| blue(&[replica.address()], &format!("{settings}{limit}"));
+    let router = Router::start(&endpoints(1)).ready().await;
+    let calls: Vec<_> = (0..2).map(|_| tokio::spawn(post(SCORE, "{}").send_to(router.address()))).collect();
+    eventually("one at the replica, one in the queue", async || {
+        let deployment = router.state().await["endpoints"][0]["deployments"][0].clone();
+        (deployment["queue"]["length"] == 1 && replica.in_flight() == 1).then_some(())
+    })
+    .await;
+    router.reload(&endpoints(2)).await.unwrap();
+    eventually("both at the replica", async || (replica.in_flight() == 2).then_some(())).await;
+    replica.release(2);
+    for call in calls {
+        assert_eq!(call.await.unwrap().status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
 async fn the_deadline_of_a_drain_answers_those_who_still_wait() {
     let replica = Replica::acting(Act::Hold);
     let endpoints = blue(&[replica.address()], "request_timeout_ms: 60000, max_queue_wait_ms: 60000");

@@ -116,11 +116,7 @@ impl Connection {
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let mut builder = auto::Builder::new(LocalExecutor);
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.shared.listen.header_timeout)
-            .pipeline_flush(true);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.shared.listen.header_timeout);
         builder
             .http2()
             .timer(TokioTimer::new())

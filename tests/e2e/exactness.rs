@@ -60,12 +60,15 @@ async fn a_client_that_leaves_during_its_request_cancels_it_at_the_replica() {
 #[tokio::test]
 async fn a_client_that_does_not_read_its_answer_loses_its_slot() {
     use tokio::io::AsyncWriteExt as _;
+    // More than hyper and the system take in for a client that does not read.
     let large = Act::Answer(200, vec![b'x'; 30_000_000].into(), Duration::ZERO);
     let replica = Replica::acting(large);
     let endpoints = blue(&[replica.address()], "max_queue_wait_ms: 60000, request_timeout_ms: 60000");
     let top = "listen: { address: \"127.0.0.1:0\", workers: 2, write_timeout_ms: 100 }";
     let router = Router::start_with(top, &endpoints).ready().await;
-    let mut deaf = tokio::net::TcpStream::connect(router.address()).await.unwrap();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut deaf = socket.connect(router.address()).await.unwrap();
     deaf.write_all(format!("GET {SCORE} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
     eventually("request at the replica", async || (replica.served() == 1).then_some(())).await;
     replica.act(Act::ok("{}"));

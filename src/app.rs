@@ -35,7 +35,7 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The access log cannot be opened.
-    #[error("cannot open the access log: {0}")]
+    #[error("{0}")]
     AccessLog(io::Error),
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({what}): {hint}")]

@@ -45,6 +45,10 @@ pub struct Loaded {
 pub fn load(path: &Path) -> Result<Loaded, Report> {
     let name = path.display().to_string();
     let mut bytes = Vec::new();
+    // A pipe could keep the reader waiting for ever.
+    if std::fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir()) {
+        return Err(Report::unreadable(&name, "this is not a regular file".to_owned(), None));
+    }
     File::open(path)
         .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
         .map_err(|e| Report::unreadable(&name, format!("cannot read the file: {e}"), None))?;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rand::RngExt as _;
@@ -11,6 +12,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::app::{self, Running};
 use crate::config;
 use crate::core::settings::Settings;
+
+/// How long an end that was forced may take.
+const FORCED_END: Duration = Duration::from_secs(3);
 
 /// Run the router
 ///
@@ -119,20 +123,31 @@ pub fn until_end(running: Running) -> anyhow::Result<ExitCode> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut user = signal(SignalKind::user_defined2())?;
-        let mut ended = tokio::time::interval(std::time::Duration::from_millis(50));
+        let mut ended = tokio::time::interval(Duration::from_millis(50));
         let mut draining = false;
+        let mut forced: Option<Instant> = None;
         loop {
             tokio::select! {
-                _ = terminate.recv() => end(&running, &mut draining),
-                _ = interrupt.recv() => end(&running, &mut draining),
+                _ = terminate.recv() => end(&running, &mut draining, &mut forced),
+                _ = interrupt.recv() => end(&running, &mut draining, &mut forced),
                 // The outcome is logged by whoever reloads.
                 _ = hangup.recv() => drop(running.reload.reload().await),
                 _ = user.recv() => running.reopen_log(),
-                _ = ended.tick() => if running.is_finished() { break },
+                _ = ended.tick() => {
+                    // A thread that hangs, such as in a read of a dead network disk, must not keep the process.
+                    let hangs = forced.is_some_and(|at| Instant::now() > at + FORCED_END);
+                    if hangs || running.is_finished() {
+                        break;
+                    }
+                }
             }
         }
         anyhow::Ok(())
     })?;
+    if !running.is_finished() {
+        tracing::error!("a part of the router does not end; leaving it behind");
+        return Ok(ExitCode::FAILURE);
+    }
     running.wait();
     Ok(ExitCode::SUCCESS)
 }
@@ -146,9 +161,10 @@ fn raise_file_limit() {
     }
 }
 
-fn end(running: &Running, draining: &mut bool) {
+fn end(running: &Running, draining: &mut bool, forced: &mut Option<Instant>) {
     if std::mem::replace(draining, true) {
         tracing::warn!("second signal: ending at once");
+        forced.get_or_insert_with(Instant::now);
         running.force();
     } else {
         tracing::info!("draining; a second signal ends at once");

@@ -62,6 +62,8 @@ pub struct Configurator {
     snapshot: Arc<ArcSwap<Snapshot>>,
     live: HashMap<(Name, Name), Live>,
     metrics: Metrics,
+    /// What the listeners were opened with.
+    started_with: Settings,
     board: Board,
     launcher: Launcher,
     drain_timeout: Duration,
@@ -99,6 +101,7 @@ impl Configurator {
             snapshot: Arc::clone(&snapshot),
             live,
             metrics: Metrics::new(),
+            started_with: settings.clone(),
             board,
             launcher,
             drain_timeout: settings.drain_timeout,
@@ -160,7 +163,7 @@ impl Configurator {
     /// Makes the next snapshot. Everything that can fail comes first.
     fn apply(&mut self, settings: Settings) -> Result<u64, ReloadError> {
         let old = self.snapshot.load_full();
-        warn_of_what_needs_a_restart(&old, &settings);
+        warn_of_what_needs_a_restart(&self.started_with, &settings);
         let mut verifiers = Vec::with_capacity(settings.endpoints.len());
         for endpoint in &settings.endpoints {
             verifiers.push(self.verifier(&old, endpoint)?);
@@ -264,11 +267,7 @@ fn limits(request: &RequestSettings) -> Limits {
     Limits { slots: request.slots, max_queue_length: request.max_queue_length }
 }
 
-fn warn_of_what_needs_a_restart(old: &Snapshot, new: &Settings) {
-    if old.generation == 0 {
-        return;
-    }
-    let old = &old.settings;
+fn warn_of_what_needs_a_restart(old: &Settings, new: &Settings) {
     for (what, changed) in [
         ("listen", old.listen != new.listen),
         ("admin", old.admin != new.admin),
@@ -284,7 +283,11 @@ fn warn_of_what_needs_a_restart(old: &Snapshot, new: &Settings) {
 /// A number that changes when the file's content does.
 fn fingerprint(file: &Path) -> Option<u64> {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-    let text = std::fs::read(file).ok()?;
+    // What is no regular file may keep a reader waiting for ever.
+    let text = std::fs::metadata(file)
+        .ok()
+        .filter(std::fs::Metadata::is_file)
+        .and_then(|_| std::fs::read(file).ok())?;
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     Some(hasher.finish())

@@ -6,7 +6,7 @@ use http::header::{
     AUTHORIZATION, CONNECTION, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Version};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 
@@ -110,6 +110,24 @@ fn managed_id(value: &HeaderValue) -> Option<HeaderValue> {
     let allowed = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
     let id: Vec<u8> = value.as_bytes().iter().copied().filter(allowed).take(LONGEST_MANAGED_ID).collect();
     (!id.is_empty()).then(|| HeaderValue::from_bytes(&id).ok()).flatten()
+}
+
+/// Refuses heads that two servers could read in two ways (RFC 9112 §3.2, §6.1): what one of them checks, the other one
+/// might not see.
+///
+/// # Errors
+/// What is wrong.
+pub fn check(headers: &HeaderMap, version: Version) -> Result<(), Reject> {
+    let hosts = headers.get_all(HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && version == Version::HTTP_11) {
+        return Err(Reject::BadRequest { problem: "a request needs exactly one Host header" });
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let only_chunked = codings.all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
+    if !only_chunked {
+        return Err(Reject::BadRequest { problem: "the only transfer coding that is understood is chunked" });
+    }
+    Ok(())
 }
 
 /// A random UUID (RFC 9562, version 4).

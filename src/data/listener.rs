@@ -3,6 +3,7 @@
 //! A drain loses nothing that was accepted: what waits at the socket is still taken, a connection that is idle gets a
 //! second for one more request (answered with `Connection: close`), and one with a request ends after its answer.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -124,6 +125,17 @@ impl Connection {
             .keep_alive_interval(self.shared.listen.header_timeout)
             .keep_alive_timeout(HANDSHAKE_LIMIT);
         let drain = self.shared.drain.clone();
+        // hyper's own limit begins when it knows the protocol, so that a silent client would never meet it.
+        let asked = Rc::new(Cell::new(false));
+        let opening = {
+            let (asked, limit) = (Rc::clone(&asked), self.shared.listen.header_timeout);
+            async move {
+                tokio::time::sleep(limit).await;
+                if asked.get() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
         let io = TokioIo::new(stream);
         let ended = match self.kind {
             Listener::Data => {
@@ -131,19 +143,21 @@ impl Connection {
                     .expect("an IP address is a header value");
                 let (worker, peer) = (self.worker, Rc::new(Peer { address: ip, tls }));
                 let service = tower::service_fn(move |request| {
+                    asked.set(true);
                     let served = proxy::handle(Rc::clone(&worker), Rc::clone(&peer), request);
                     async move { Ok::<Response<AnswerBody>, Infallible>(served.await) }
                 });
                 let connection = builder.serve_connection(io, TowerToHyperService::new(service));
-                until_drained(connection, drain, |connection| connection.graceful_shutdown()).await
+                until_drained(connection, drain, opening, |connection| connection.graceful_shutdown()).await
             }
             Listener::Redirect => {
                 let port = self.shared.listen.address.port();
                 let service = tower::service_fn(move |request: Request<Incoming>| {
+                    asked.set(true);
                     std::future::ready(Ok::<_, Infallible>(redirect(&request, port)))
                 });
                 let connection = builder.serve_connection(io, TowerToHyperService::new(service));
-                until_drained(connection, drain, |connection| connection.graceful_shutdown()).await
+                until_drained(connection, drain, opening, |connection| connection.graceful_shutdown()).await
             }
         };
         if let Err(error) = ended {
@@ -152,10 +166,11 @@ impl Connection {
     }
 }
 
-/// Drives a connection; when a drain begins it may take one more request and is then closed gracefully.
+/// Drives a connection; it ends when `opening` does. When a drain begins it may take one more request and is then closed gracefully.
 async fn until_drained<C, E>(
     connection: C,
     mut drain: Drain,
+    opening: impl Future<Output = ()>,
     close: impl FnOnce(Pin<&mut C>),
 ) -> Result<(), E>
 where
@@ -169,6 +184,7 @@ where
     tokio::select! {
         ended = connection.as_mut() => return ended,
         () = last_request => close(connection.as_mut()),
+        () = opening => return Ok(()),
     }
     connection.await
 }

@@ -117,6 +117,7 @@ impl Path<'_> {
         fields.request_id = Some(ids.request.clone());
         fields.client_request_id.clone_from(&ids.client);
         *self.ids = Some(ids);
+        head::check(&parts.headers, parts.version)?;
         if let Some(preflight) = self.check_method(parts)? {
             return Ok(Outcome::Own(preflight));
         }
@@ -160,10 +161,14 @@ impl Path<'_> {
     /// By header, straight to that deployment; otherwise by turn.
     fn choose(&mut self, headers: &HeaderMap) -> Result<Arc<Deployment>, Reject> {
         let endpoint = self.endpoint;
-        let deployment = match headers.get(head::DEPLOYMENT) {
-            Some(name) => endpoint
-                .named(name.as_bytes())
-                .ok_or_else(|| Reject::UnknownDeployment { known: endpoint.names() })?,
+        let mut names = headers.get_all(head::DEPLOYMENT).iter();
+        let deployment = match names.next() {
+            Some(name) => {
+                // Two different names name no deployment.
+                let named =
+                    if names.all(|other| other == name) { endpoint.named(name.as_bytes()) } else { None };
+                named.ok_or_else(|| Reject::UnknownDeployment { known: endpoint.names() })?
+            }
             None => endpoint.next().ok_or_else(|| Reject::NoTraffic { known: endpoint.names() })?,
         };
         let fields = self.record.fields();
@@ -283,6 +288,10 @@ impl Path<'_> {
         fields.connect_time += connect_time;
         fields.request_bytes = upload.bytes();
         match sent {
+            // Nothing asked for another protocol, so the replica does not speak HTTP as it should.
+            Ok(Ok(answer)) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Err(Reject::ModelBroke)
+            }
             Ok(Ok(answer)) => {
                 fields.model_time = Some(sent_at.elapsed().saturating_sub(connect_time));
                 fields.model_status = Some(answer.response.status());

@@ -15,6 +15,11 @@ use crate::core::settings::Profile;
 /// Why the router answers instead of the model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reject {
+    /// The head is not one that can be passed on.
+    BadRequest {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// The credential is missing, wrong or not enough.
     Auth(AuthError),
     /// The request's body is not well-formed.
@@ -87,6 +92,7 @@ impl Reject {
     /// The code in the body, in metrics and in the access log.
     pub fn code(&self) -> &'static str {
         match self {
+            Self::BadRequest { .. } => "bad_request",
             Self::Auth(AuthError::Forbidden) => "forbidden",
             Self::Auth(_) => "unauthorized",
             Self::BodyMalformed => "body_malformed",
@@ -113,7 +119,7 @@ impl Reject {
         match self {
             Self::Auth(AuthError::Forbidden) => StatusCode::FORBIDDEN,
             Self::Auth(_) => StatusCode::UNAUTHORIZED,
-            Self::BodyMalformed => StatusCode::BAD_REQUEST,
+            Self::BadRequest { .. } | Self::BodyMalformed => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             // nginx's code for it.
             Self::ClientGone => StatusCode::from_u16(499).expect("499 is a status code"),
@@ -149,6 +155,7 @@ impl Reject {
     fn message(&self) -> String {
         match self {
             Self::Auth(error) => error.to_string(),
+            Self::BadRequest { problem } => (*problem).to_owned(),
             Self::BodyMalformed => "the request body is not well-formed".to_owned(),
             Self::BodyTooLarge { limit } => format!("the request body is larger than {limit} bytes"),
             Self::ClientGone => "the client left before its request was complete".to_owned(),
@@ -205,6 +212,7 @@ impl Reject {
                 json!({"setting": "max_queue_length", "limit": limit, "waited_ms": 0})
             }
             Self::Auth(_)
+            | Self::BadRequest { .. }
             | Self::BodyMalformed
             | Self::ClientGone
             | Self::Draining
@@ -256,6 +264,7 @@ mod tests {
             Reject::NoTraffic { known: vec!["blue".into()] },
             Reject::MethodNotAllowed { allow: "GET, HEAD, POST" },
             Reject::HeaderTooLong { header: "x-request-id" },
+            Reject::BadRequest { problem: "two Host headers" },
             Reject::BodyMalformed,
             Reject::ClientGone,
             Reject::BodyTooLarge { limit: 10 },

@@ -37,6 +37,10 @@ const IDLE_LIMIT: Duration = Duration::from_secs(4);
 /// server's own WORKER_TIMEOUT.
 const LINGER_LIMIT: Duration = Duration::from_secs(300);
 
+/// Most of an answer to nobody that is read. A replica that sends more has not noticed that nobody wants it, and is told
+/// by a reset.
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
+
 /// Opens connections to replicas.
 #[derive(Clone, Debug)]
 pub struct Connector {
@@ -333,8 +337,13 @@ async fn drive(
     let Some(permit) = permits.recv().await else { return };
     let let_go = async {
         stream.shutdown().await?;
-        let mut rest = [0u8; 4096];
-        while stream.read(&mut rest).await? > 0 {}
+        let (mut rest, mut bytes) = ([0u8; 4096], 0);
+        while bytes < LINGER_BYTES {
+            match stream.read(&mut rest).await? {
+                0 => break,
+                count => bytes += count,
+            }
+        }
         io::Result::Ok(())
     };
     if tokio::time::timeout(LINGER_LIMIT, let_go).await.is_err() {

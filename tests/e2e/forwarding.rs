@@ -295,18 +295,49 @@ async fn two_framings_of_one_body_do_not_smuggle_a_request() {
 }
 
 #[tokio::test]
-async fn malformed_requests_end_without_harm() {
+async fn malformed_requests_are_answered_with_400_and_reach_no_model() {
     let replica = Replica::start();
     let router = Router::start(&blue(&[replica.address()], "")).ready().await;
-    for bytes in [
-        &b"GARBAGE\r\n\r\n"[..],
-        b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
-        b"POST /score HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
-        b"GET /score HTTP/9.9\r\n\r\n",
-        b"\0\0\0\0",
+    let post = |head: &str, body: &str| format!("POST {SCORE} HTTP/1.1\r\nhost: x\r\n{head}\r\n\r\n{body}");
+    for request in [
+        "GARBAGE\r\n\r\n".to_owned(),
+        post("content-length: 1\r\ncontent-length: 2", "ab"),
+        post("content-length: +2", "ab"),
+        post("transfer-encoding: chunked", "zz\r\n"),
+        post("transfer-encoding: gzip, chunked", "0\r\n\r\n"),
+        post("host: y", ""),
+        post("bad header: \0", ""),
+        format!("GET {SCORE} HTTP/1.1\r\n\r\n"),
+        format!("GET {SCORE} HTTP/9.9\r\nhost: x\r\n\r\n"),
     ] {
-        let answer = exchange(router.address(), bytes).await;
-        assert!(!answer.starts_with("HTTP/1.1 2"), "{:?} got {answer}", String::from_utf8_lossy(bytes));
+        let answer = exchange(router.address(), request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{request:?} got {answer:?}");
     }
+    assert!(replica.requests().is_empty());
     assert_eq!(get(SCORE).send(&router).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn junk_behind_a_request_does_not_cost_its_answer() {
+    let replica = Replica::start();
+    let router = Router::start(&blue(&[replica.address()], "")).ready().await;
+    let request = format!("POST {SCORE} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}GARBAGE\r\n\r\n");
+    let mut stream = TcpStream::connect(router.address()).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let answers = read_until(&mut stream, "HTTP/1.1 400 ").await;
+    assert!(answers.starts_with("HTTP/1.1 200 ") && answers.contains("HTTP/1.1 400 "), "{answers}");
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_is_let_go() {
+    let replica = Replica::start();
+    let top = "listen: { address: \"127.0.0.1:0\", header_timeout_ms: 100 }";
+    let router = Router::start_with(top, &blue(&[replica.address()], "")).ready().await;
+    for said in ["", "PRI * HT", "POST / HTTP/1.1\r\nHost"] {
+        let mut stream = TcpStream::connect(router.address()).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+        assert!(end.is_ok(), "still open after {said:?}");
+    }
 }

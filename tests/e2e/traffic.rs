@@ -52,6 +52,10 @@ async fn the_header_goes_straight_to_a_deployment_even_at_zero_percent() {
 async fn an_unknown_deployment_is_told_with_the_known_names() {
     let (router, blue, green) = blue_and_green("traffic: { blue: 100 }").await;
     let before = (blue.served(), green.served());
+    let both = post(SCORE, "{}")
+        .header("azureml-model-deployment", "blue")
+        .header("azureml-model-deployment", "green");
+    both.send(&router).await.expect(404, "unknown_deployment");
     let reply = post(SCORE, "{}").header("azureml-model-deployment", "red").send(&router).await;
     reply.expect(404, "unknown_deployment");
     assert_eq!(reply.json()["error"]["deployments"], serde_json::json!(["blue", "green"]));

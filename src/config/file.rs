@@ -327,7 +327,8 @@ section! {
 /// Limits of one request.
 RequestSettings {
     /// Longest time, in milliseconds, from handing a request to a replica to the head of its answer, and longest
-    /// silence between two pieces of the answer. Under `aks-v1` the default is 60000.
+    /// silence between two pieces of the answer. Under `aks-v1` the default is 60000. A request that is given up
+    /// keeps its slot until the replica has let go of it, at most 300 s.
     #[schemars(extend("default" = 5000))]
     request_timeout_ms: Int<1, YEAR_MS>,
     /// Longest time to open a connection to a replica, in milliseconds.

@@ -64,6 +64,8 @@ struct State {
     /// that can drop a task and with it another permit of this gate.
     wakers: BTreeMap<TicketId, Waker>,
     suspects: Vec<ReplicaId>,
+    /// How many of a replica's slots are held by requests that were given up.
+    given_up: BTreeMap<ReplicaId, u32>,
 }
 
 impl Gate {
@@ -74,6 +76,7 @@ impl Gate {
             targets: BTreeMap::new(),
             wakers: BTreeMap::new(),
             suspects: Vec::new(),
+            given_up: BTreeMap::new(),
         };
         Arc::new(Self { state: Mutex::new(state), events: Notify::new() })
     }
@@ -109,6 +112,13 @@ impl Gate {
     /// Slots in use on a replica; 0 when unknown.
     pub fn busy(&self, id: ReplicaId) -> u32 {
         self.lock().pool.busy(id)
+    }
+
+    /// Whether a replica has a request that somebody still waits for. One that only holds on to requests that were given
+    /// up has been silent for longer than it may be.
+    pub fn is_working(&self, id: ReplicaId) -> bool {
+        let state = self.lock();
+        state.pool.busy(id) > state.given_up.get(&id).copied().unwrap_or(0)
     }
 
     /// What is held now.

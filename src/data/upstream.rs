@@ -334,7 +334,8 @@ async fn drive(
     let _ = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
     let mut stream = connection.into_parts().io.into_inner();
     // Nothing comes when the last request was finished and the connection is no longer pooled.
-    let Some(permit) = permits.recv().await else { return };
+    let Some(mut permit) = permits.recv().await else { return };
+    permit.give_up();
     let let_go = async {
         stream.shutdown().await?;
         let (mut rest, mut bytes) = ([0u8; 4096], 0);

@@ -156,3 +156,23 @@ async fn an_id_that_is_too_long_is_431() {
         assert_eq!(reply.status, StatusCode::OK);
     }
 }
+
+#[tokio::test]
+async fn a_replica_that_hangs_with_a_request_is_found_out() {
+    let replica = Replica::acting(Act::Hold);
+    let settings = "request_timeout_ms: 100, max_queue_wait_ms: 100";
+    let probes =
+        "        readiness_probe: { initial_delay: 0, period: 1, timeout: 1, failure_threshold: 1 }\n";
+    let router = Router::start(&(blue(&[replica.address()], settings) + probes)).ready().await;
+    // Nothing moves any more, not even the connection of the request that is given up.
+    replica.answer_probes(0);
+    replica.act(Act::Deaf);
+    post(SCORE, "{}").send(&router).await.expect(504, "model_timeout");
+    post(SCORE, "{}").send(&router).await.expect(503, "queue_timeout");
+    eventually("unready", async || {
+        let deployment = router.state().await["endpoints"][0]["deployments"][0].clone();
+        (deployment["ready"] == 0 && deployment["replicas"][0]["state"] == "unready").then_some(())
+    })
+    .await;
+    post(SCORE, "{}").send(&router).await.expect(503, "no_ready_replica");
+}

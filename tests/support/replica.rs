@@ -36,6 +36,8 @@ pub(crate) enum Act {
     AnswerAndClose,
     /// Closes the connection without an answer.
     Cut,
+    /// Hangs: does not even notice when the connection ends.
+    Deaf,
     /// Sends the head and one chunk, then breaks off.
     CutInBody,
     /// Sends the head and one chunk, then nothing more.
@@ -244,7 +246,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut kill: watch::Rec
         tokio::spawn(async move {
             let served = Arc::clone(&shared);
             let service = service_fn(move |request| serve(Arc::clone(&served), number, request));
-            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let deaf = matches!(*shared.act.lock().unwrap(), Act::Deaf);
+            let connection =
+                http1::Builder::new().half_close(deaf).serve_connection(TokioIo::new(stream), service);
             tokio::select! {
                 _ = connection => {}
                 _ = kill.wait_for(|kill| *kill) => {}
@@ -317,6 +321,10 @@ async fn serve(
             Ok(respond(200, Scenario::chunk("{}", Some(guard))))
         }
         Act::Cut => Err(Scripted),
+        Act::Deaf => {
+            std::future::pending::<()>().await;
+            Err(Scripted)
+        }
         Act::CutInBody => {
             Ok(respond(200, Scenario { ending: Ending::Breaking, ..Scenario::chunk("part", Some(guard)) }))
         }

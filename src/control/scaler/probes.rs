@@ -91,7 +91,7 @@ impl<H: Hands> Probing<'_, H> {
         let probe = self.hands.probe(
             replica.clone(),
             Arc::clone(settings),
-            move || gate.busy(id) > 0,
+            move || gate.is_working(id),
             Arc::clone(&recheck),
             move |health| {
                 // The scaler is gone only when the probe is about to be.

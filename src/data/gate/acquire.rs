@@ -76,7 +76,14 @@ impl Acquire {
 
     fn permit(&mut self, place: TicketId, target: Arc<Target>) -> Permit {
         self.ticket = None;
-        Permit { gate: Arc::clone(&self.gate), target, place, wait_until: self.deadline.moment(), held: true }
+        Permit {
+            gate: Arc::clone(&self.gate),
+            target,
+            place,
+            wait_until: self.deadline.moment(),
+            held: true,
+            given_up: false,
+        }
     }
 }
 
@@ -115,12 +122,20 @@ pub struct Permit {
     wait_until: Option<tokio::time::Instant>,
     /// False once the slot was given back by `suspect`.
     held: bool,
+    given_up: bool,
 }
 
 impl Permit {
     /// The replica that the slot is on.
     pub fn target(&self) -> &Arc<Target> {
         &self.target
+    }
+
+    /// Nobody waits for the request any more; its slot stays taken until the replica has let go of it.
+    pub fn give_up(&mut self) {
+        if !std::mem::replace(&mut self.given_up, true) {
+            *self.gate.lock().given_up.entry(self.target.id).or_default() += 1;
+        }
     }
 
     /// The replica could not be reached: it admits nothing more until the control plane admits it again, and the
@@ -143,7 +158,18 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.held {
-            self.gate.change(|state| state.pool.release(self.target.id));
+            let id = self.target.id;
+            self.gate.change(|state| {
+                if self.given_up
+                    && let Some(count) = state.given_up.get_mut(&id)
+                {
+                    *count -= 1;
+                    if *count == 0 {
+                        state.given_up.remove(&id);
+                    }
+                }
+                state.pool.release(id)
+            });
         }
     }
 }

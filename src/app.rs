@@ -94,11 +94,13 @@ impl Running {
         self.access.reopen();
     }
 
-    /// Waits for the end after `drain` or `force`.
-    pub fn wait(self) {
-        if self.control.join().is_err() {
+    /// Waits for the end after `drain` or `force`; whether it was an orderly one.
+    pub fn wait(self) -> bool {
+        let orderly = self.control.join().is_ok();
+        if !orderly {
             tracing::error!("the control thread panicked");
         }
+        orderly
     }
 
     /// Whether everything has ended.

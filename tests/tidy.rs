@@ -33,8 +33,16 @@ fn production(path: &Path, text: &str) -> String {
     if path.file_name().is_some_and(|name| name == "tests.rs") {
         return String::new();
     }
-    let end = text.find("#[cfg(test)]").or_else(|| text.find("#[cfg(all(test")).unwrap_or(text.len());
-    text[..end].lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    let lines: Vec<&str> = text.lines().collect();
+    // A module of tests at the end of the file; a `mod tests;` at its top hides nothing.
+    let end = lines.windows(2).position(|pair| {
+        pair[0].starts_with("#[cfg(")
+            && pair[0].contains("test")
+            && pair[1].starts_with("mod ")
+            && pair[1].ends_with('{')
+    });
+    let code = lines[..end.unwrap_or(lines.len())].iter().filter(|line| !line.trim_start().starts_with("//"));
+    code.copied().collect::<Vec<_>>().join("\n")
 }
 
 #[track_caller]

@@ -148,8 +148,7 @@ pub fn until_end(running: Running) -> anyhow::Result<ExitCode> {
         tracing::error!("a part of the router does not end; leaving it behind");
         return Ok(ExitCode::FAILURE);
     }
-    running.wait();
-    Ok(ExitCode::SUCCESS)
+    Ok(if running.wait() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Two descriptors a request: as many as the system allows, since the usual soft limit of 1,024 is soon reached.

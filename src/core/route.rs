@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::core::settings::{EndpointSettings, Name};
+use crate::core::settings::EndpointSettings;
 
 /// A share in hundredths of a percent, 0 to 10,000.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,7 +128,8 @@ pub enum Call {
 /// All routes of a configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
-    by_name: HashMap<Name, usize>,
+    /// By lower-case name: hosts have no case.
+    by_name: HashMap<Box<str>, usize>,
     by_path: HashMap<Box<str>, usize>,
     only: Option<usize>,
     pass_through: Option<usize>,
@@ -139,7 +140,7 @@ impl Routes {
     pub fn new<'a>(endpoints: impl ExactSizeIterator<Item = &'a EndpointSettings>) -> Self {
         let mut routes = Self { only: (endpoints.len() == 1).then_some(0), ..Self::default() };
         for (index, endpoint) in endpoints.enumerate() {
-            routes.by_name.insert(endpoint.name.clone(), index);
+            routes.by_name.insert(endpoint.name.as_str().to_ascii_lowercase().into(), index);
             if let Some(path) = &endpoint.scoring_route {
                 routes.by_path.insert(path.as_str().into(), index);
             }
@@ -159,8 +160,8 @@ impl Routes {
             path.strip_prefix("/api/v1/endpoint/").or_else(|| path.strip_prefix("/api/v1/service/"));
         if let Some((name, call)) = in_path.and_then(|rest| rest.split_once('/')) {
             let call = call_of(call);
-            return match (self.by_name.get(name), call) {
-                (Some(endpoint), Some(call)) => Route::Endpoint(*endpoint, call),
+            return match (self.named(name), call) {
+                (Some(endpoint), Some(call)) => Route::Endpoint(endpoint, call),
                 _ => Route::Unknown,
             };
         }
@@ -173,11 +174,15 @@ impl Routes {
             "/readyz" => return Route::Ready,
             _ => {}
         }
-        let in_host = host.and_then(|host| host.split_once('.')).and_then(|(name, _)| self.by_name.get(name));
-        match (path.strip_prefix('/').and_then(call_of), in_host.or(self.only.as_ref())) {
-            (Some(call), Some(endpoint)) => Route::Endpoint(*endpoint, call),
+        let in_host = host.and_then(|host| host.split_once('.')).and_then(|(name, _)| self.named(name));
+        match (path.strip_prefix('/').and_then(call_of), in_host.or(self.only)) {
+            (Some(call), Some(endpoint)) => Route::Endpoint(endpoint, call),
             _ => Route::Unknown,
         }
+    }
+
+    fn named(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).or_else(|| self.by_name.get(name.to_ascii_lowercase().as_str())).copied()
     }
 }
 

@@ -49,12 +49,19 @@ pub enum Upload {
 pub struct Progress {
     state: Cell<Upload>,
     bytes: Cell<u64>,
+    /// The model's side has asked for more than the client has sent.
+    starved: Cell<bool>,
 }
 
 impl Progress {
     /// How far the client has come.
     pub fn state(&self) -> Upload {
         self.state.get()
+    }
+
+    /// Whether it is the client that is waited for, and not the replica that takes no more.
+    pub fn waits_for_client(&self) -> bool {
+        self.state() == Upload::Running && self.starved.get()
     }
 
     /// Bytes that have been passed on.
@@ -109,7 +116,11 @@ impl RequestBody {
             ahead_bytes: 0,
             limit: u64::MAX,
             arrived: 0,
-            progress: Rc::new(Progress { state: Cell::new(state), bytes: Cell::new(0) }),
+            progress: Rc::new(Progress {
+                state: Cell::new(state),
+                bytes: Cell::new(0),
+                starved: Cell::new(false),
+            }),
             leftovers: None,
         }
     }
@@ -139,7 +150,9 @@ impl RequestBody {
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+        let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        self.progress.starved.set(polled.is_pending());
+        let frame = match ready!(polled) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
                 let malformed = is_malformed(&error);

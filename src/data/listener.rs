@@ -60,23 +60,42 @@ pub async fn accept(
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
-            () = drain.started() => return,
+            () = drain.started() => break,
         };
         match accepted {
-            Ok((stream, address)) => {
-                let Some(place) = Place::take(&shared) else {
-                    count_refused_connection();
-                    continue;
-                };
-                let connection = Connection { worker: Rc::clone(&worker), shared: Arc::clone(&shared), kind };
-                tasks.spawn_local(connection.serve(stream, address, place));
-            }
+            Ok((stream, address)) => welcome(&worker, &shared, kind, stream, address, &tasks),
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "cannot accept connections");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+    // The runtime may not know yet of connections that wait at the socket; closing it would reset them.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, address)) = listener.accept() {
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            welcome(&worker, &shared, kind, stream, address, &tasks);
+        }
+    }
+}
+
+/// Serves a connection, if there is a place for it.
+fn welcome(
+    worker: &Rc<Worker>,
+    shared: &Arc<Shared>,
+    kind: Listener,
+    stream: TcpStream,
+    address: SocketAddr,
+    tasks: &Tasks,
+) {
+    match Place::take(shared) {
+        Some(place) => {
+            let connection = Connection { worker: Rc::clone(worker), shared: Arc::clone(shared), kind };
+            tasks.spawn_local(connection.serve(stream, address, place));
+        }
+        None => count_refused_connection(),
     }
 }
 

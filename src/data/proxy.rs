@@ -306,9 +306,7 @@ impl Path<'_> {
                     deployment = %deployment.settings.name, %error, "the replica broke the connection");
                     Reject::ModelBroke
                 })),
-            Err(_) if upload.state() == Upload::Running => {
-                Err(Reject::ClientTooSlow { limit: limits.timeout })
-            }
+            Err(_) if upload.waits_for_client() => Err(Reject::ClientTooSlow { limit: limits.timeout }),
             Err(_) => Err(Reject::ModelTimeout { limit: limits.timeout }),
         }
     }

@@ -17,7 +17,7 @@ async fn every_documented_form_of_the_scoring_url_reaches_the_model() {
         ("/api/v1/endpoint/demo/swagger.json?version=3", None, "/swagger.json?version=3"),
         ("/api/v1/service/demo/swagger.json", None, "/swagger.json"),
         ("/score", Some("demo.westeurope.inference.example"), "/score"),
-        ("/swagger.json", Some("demo.westeurope.inference.example:8080"), "/swagger.json"),
+        ("/swagger.json", Some("Demo.westeurope.inference.example:8080"), "/swagger.json"),
         ("/score", None, "/score"),
         ("/v1/predict?x", None, "/score?x"),
     ] {

@@ -176,3 +176,26 @@ async fn a_replica_that_hangs_with_a_request_is_found_out() {
     .await;
     post(SCORE, "{}").send(&router).await.expect(503, "no_ready_replica");
 }
+
+#[tokio::test]
+async fn a_model_that_does_not_take_a_large_body_is_not_the_clients_fault() {
+    let replica = Replica::acting(Act::Deaf);
+    let router = Router::start(&blue(&[replica.address()], "request_timeout_ms: 300")).ready().await;
+    // More than all buffers on the way hold.
+    post(SCORE, vec![b'x'; 60_000_000]).send(&router).await.expect(504, "model_timeout");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_send_its_body_is_told_so() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let replica = Replica::start();
+    let router = Router::start(&blue(&[replica.address()], "request_timeout_ms: 100")).ready().await;
+    let mut stream = tokio::net::TcpStream::connect(router.address()).await.unwrap();
+    let head =
+        format!("POST {SCORE} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 9\r\n\r\nhalf");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 4096];
+    let count = stream.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..count]);
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("client_too_slow"), "{answer}");
+}

@@ -36,7 +36,7 @@ pub(crate) enum Act {
     AnswerAndClose,
     /// Closes the connection without an answer.
     Cut,
-    /// Hangs: does not even notice when the connection ends.
+    /// Hangs: does not read the body, and does not even notice when the connection ends.
     Deaf,
     /// Sends the head and one chunk, then breaks off.
     CutInBody,
@@ -292,8 +292,12 @@ async fn serve(
     shared.served.fetch_add(1, Ordering::SeqCst);
     let act = shared.act.lock().unwrap().clone();
     let (head, body) = request.into_parts();
-    let unread = matches!(act, Act::AnswerUnread(_));
-    let body = if unread { Bytes::new() } else { body.collect().await.map_err(|_| Scripted)?.to_bytes() };
+    let unread = matches!(act, Act::AnswerUnread(_) | Act::Deaf);
+    let (unread_body, body) = if unread {
+        (Some(body), Bytes::new())
+    } else {
+        (None, body.collect().await.map_err(|_| Scripted)?.to_bytes())
+    };
     shared.seen.lock().unwrap().push(Seen {
         method: head.method,
         path: head.uri.to_string(),
@@ -322,6 +326,7 @@ async fn serve(
         }
         Act::Cut => Err(Scripted),
         Act::Deaf => {
+            let _unread = unread_body;
             std::future::pending::<()>().await;
             Err(Scripted)
         }

@@ -105,7 +105,7 @@ impl Router {
     pub(crate) fn drain(mut self) {
         let running = self.running.take().unwrap();
         running.drain();
-        running.wait();
+        assert!(running.wait());
     }
 }
 
@@ -113,7 +113,7 @@ impl Drop for Router {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
             running.force();
-            running.wait();
+            assert!(running.wait() || std::thread::panicking());
         }
     }
 }

@@ -33,9 +33,9 @@ impl Percent {
 
 /// How requests are split over deployments: a fixed order that repeats.
 ///
-/// Smooth weighted round-robin (nginx): in each period every deployment gets exactly its share, and at no
-/// point is one ahead of or behind its share by a whole request. Percentages with two decimals have a
-/// period of at most 10,000, so the order is worked out once and a pick is one index.
+/// In each period every deployment gets exactly its share, and at no point is one ahead of or behind its share by a whole
+/// request (see `fair_order`). Percentages with two decimals have a period of at most 10,000, so the order is worked out
+/// once and a pick is one index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     weights: Vec<Percent>,
@@ -56,21 +56,7 @@ impl Traffic {
         for part in &mut parts {
             *part /= divisor;
         }
-        let period: i64 = parts.iter().sum();
-        let mut current = vec![0i64; parts.len()];
-        let order = (0..period)
-            .map(|_| {
-                let mut best = 0;
-                for i in 0..parts.len() {
-                    current[i] += parts[i];
-                    if current[i] > current[best] {
-                        best = i;
-                    }
-                }
-                current[best] -= period;
-                best as u8
-            })
-            .collect();
+        let order = fair_order(&parts);
         Self { weights: weights.to_vec(), order }
     }
 
@@ -93,6 +79,30 @@ impl Traffic {
         let turns = self.order.iter().filter(|d| usize::from(**d) == deployment).count();
         turns as f64 * 100.0 / self.order.len() as f64
     }
+}
+
+/// The order in which parties with these whole shares take their turns, one period long.
+///
+/// Tijdeman's rule for the chairman assignment problem (1980): of those that would not get ahead of their share too far, the
+/// one that would fall behind first. With n parties nobody is ever off by more than 1 - 1/(2n - 2) turns. Smooth weighted
+/// round-robin, which is simpler, can be off by more than one with five parties.
+fn fair_order(shares: &[i64]) -> Box<[u8]> {
+    let period: i64 = shares.iter().sum();
+    let parties = shares.iter().filter(|share| **share > 0).count() as i64;
+    let spread = (2 * parties - 2).max(1);
+    let mut taken = vec![0i64; shares.len()];
+    let mut order = Vec::with_capacity(period as usize);
+    for step in 1..=period {
+        // When it would be behind by the bound, in turns: (bound + taken) / share, compared without division.
+        let due = |i: usize| spread - 1 + spread * taken[i];
+        let next = (0..shares.len())
+            .filter(|i| shares[*i] > 0 && spread * (shares[*i] * step - taken[*i] * period) >= period)
+            .min_by(|a, b| (due(*a) * shares[*b]).cmp(&(due(*b) * shares[*a])))
+            .expect("somebody is behind, or the shares would not add up");
+        taken[next] += 1;
+        order.push(next as u8);
+    }
+    order.into()
 }
 
 fn greatest_common_divisor(a: i64, b: i64) -> i64 {

@@ -63,25 +63,25 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let scheme = scheme(&loaded.settings);
     let running = app::start(args.place(loaded.settings), Some(file.clone()))?;
-    announce(&running, scheme);
-    until_end(running)
+    until_end(running, |running| announce(running, scheme))
 }
 
 fn demo(args: &Args) -> anyhow::Result<ExitCode> {
     let (primary, secondary) = (random_key(), random_key());
     let running = app::start(args.place(config::demo(&primary, &secondary)), None)?;
-    announce(&running, "http");
-    let (data, admin) = (running.data, running.admin);
-    let url = format!("http://{data}/api/v1/endpoint/demo/score");
-    print(&format!(
-        "\nendpoint demo: deployments blue (90 %) and green (10 %), 1 to 4 replicas each\n\
-         key    {primary}\n\n\
-         try\n\
-         \x20 curl -i {url} -H 'Authorization: Bearer {primary}' -H 'Content-Type: application/json' -d '{{\"data\": [1, 2]}}'\n\
-         \x20 curl -i {url} -H 'Authorization: Bearer {primary}' -H 'azureml-model-deployment: green' -d '{{}}'\n\
-         \x20 curl http://{admin}/state\n"
-    ));
-    until_end(running)
+    until_end(running, |running| {
+        announce(running, "http");
+        let (data, admin) = (running.data, running.admin);
+        let url = format!("http://{data}/api/v1/endpoint/demo/score");
+        print(&format!(
+            "\nendpoint demo: deployments blue (90 %) and green (10 %), 1 to 4 replicas each\n\
+             key    {primary}\n\n\
+             try\n\
+             \x20 curl -i {url} -H 'Authorization: Bearer {primary}' -H 'Content-Type: application/json' -d '{{\"data\": [1, 2]}}'\n\
+             \x20 curl -i {url} -H 'Authorization: Bearer {primary}' -H 'azureml-model-deployment: green' -d '{{}}'\n\
+             \x20 curl http://{admin}/state\n"
+        ));
+    })
 }
 
 /// 32 characters, 190 bits.
@@ -108,11 +108,12 @@ fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// SIGTERM and SIGINT drain, a second one forces; SIGHUP reloads; SIGUSR2 opens the log anew.
+/// SIGTERM and SIGINT drain, a second one forces; SIGHUP reloads; SIGUSR2 opens the log anew. `announce` is called when
+/// signals are heard: who reads the addresses may send one at once.
 ///
 /// # Errors
 /// Signals cannot be listened to.
-pub fn until_end(running: Running) -> anyhow::Result<ExitCode> {
+pub fn until_end(running: Running, announce: impl FnOnce(&Running)) -> anyhow::Result<ExitCode> {
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -123,6 +124,7 @@ pub fn until_end(running: Running) -> anyhow::Result<ExitCode> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut user = signal(SignalKind::user_defined2())?;
+        announce(&running);
         let mut ended = tokio::time::interval(Duration::from_millis(50));
         let mut draining = false;
         let mut forced: Option<Instant> = None;

@@ -71,8 +71,7 @@ pub struct Args {
 /// A flag that does not fit, or whatever keeps the router from starting.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let running = app::start(settings(args)?, None)?;
-    serve::announce(&running, "http");
-    serve::until_end(running)
+    serve::until_end(running, |running| serve::announce(running, "http"))
 }
 
 /// The flags as a configuration, so that every check of a file holds for them too.

@@ -15,7 +15,6 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::Sleep;
 
 use crate::data::record::OpenRecord;
 use crate::data::upstream::Exchange;
@@ -269,6 +268,15 @@ impl Body for RequestBody {
     }
 }
 
+/// What is expected of an answer's body.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// When its head came.
+    pub heard: Instant,
+    /// Longest silence between two frames.
+    pub stall_limit: Duration,
+}
+
 /// An answer's body on its way to the client.
 #[derive(Debug)]
 pub struct AnswerBody {
@@ -292,8 +300,8 @@ struct ModelBody {
     exchange: Option<Exchange>,
     /// Longest silence between two frames.
     stall_limit: Duration,
-    /// Runs while a frame is waited for.
-    stall: Option<Pin<Box<Sleep>>>,
+    /// When the head or the last frame came.
+    heard: Instant,
 }
 
 impl AnswerBody {
@@ -302,20 +310,20 @@ impl AnswerBody {
         Self { source: Source::Own((!bytes.is_empty()).then_some(bytes)), record }
     }
 
-    /// An answer of the model.
-    pub fn model(incoming: Incoming, exchange: Exchange, stall_limit: Duration, record: OpenRecord) -> Self {
-        let mut body = ModelBody { incoming, exchange: Some(exchange), stall_limit, stall: None };
+    /// An answer of the model whose head came at `heard`.
+    pub fn model(answer: Incoming, exchange: Exchange, terms: Terms, record: OpenRecord) -> Self {
+        let Terms { heard, stall_limit } = terms;
+        let mut body = ModelBody { incoming: answer, exchange: Some(exchange), stall_limit, heard };
         let mut record = record;
         if body.incoming.is_end_stream() {
-            body.finish(&mut record);
+            body.finish(&mut record, heard);
         }
         Self { source: Source::Model(body), record: Some(record) }
     }
 }
 
 impl ModelBody {
-    fn finish(&mut self, record: &mut OpenRecord) {
-        let now = Instant::now();
+    fn finish(&mut self, record: &mut OpenRecord, now: Instant) {
         record.complete(now);
         if let Some(exchange) = self.exchange.take() {
             exchange.finish(now);
@@ -327,23 +335,19 @@ impl ModelBody {
         cx: &mut Context<'_>,
         record: &mut OpenRecord,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                let limit = self.stall_limit;
-                let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-                ready!(stall.as_mut().poll(cx));
-                record.broken("model_timeout");
-                self.exchange = None;
-                return Poll::Ready(Some(Err(BodyError::Stalled)));
-            }
+        let Some(exchange) = &mut self.exchange else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = exchange.poll_frame(&mut self.incoming, cx) else {
+            ready!(exchange.poll_stalled(cx, self.heard, self.stall_limit));
+            record.broken("model_timeout");
+            self.exchange = None;
+            return Poll::Ready(Some(Err(BodyError::Stalled)));
         };
-        self.stall = None;
+        self.heard = Instant::now();
         match frame {
             Some(Ok(frame)) => {
                 record.add_response_bytes(frame.data_ref().map_or(0, Bytes::len) as u64);
                 if self.incoming.is_end_stream() {
-                    self.finish(record);
+                    self.finish(record, self.heard);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -353,7 +357,7 @@ impl ModelBody {
                 Poll::Ready(Some(Err(BodyError::Model(error))))
             }
             None => {
-                self.finish(record);
+                self.finish(record, self.heard);
                 Poll::Ready(None)
             }
         }

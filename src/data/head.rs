@@ -33,6 +33,76 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+/// Which of the headers that the router cares about a message has, found in one look over all of them. Most messages have
+/// few, and a lookup by name for each would cost more than everything else that is done with a head.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Survey {
+    present: u32,
+    hosts: u32,
+}
+
+macro_rules! known {
+    ($($name:ident = $text:literal),* $(,)?) => {
+        /// A header that a [`Survey`] looks for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Known {
+            $(
+                #[doc = concat!("`", $text, "`")]
+                $name,
+            )*
+        }
+
+        impl Known {
+            fn of(name: &HeaderName) -> Option<Self> {
+                match name.as_str() {
+                    $($text => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+known! {
+    Authorization = "authorization",
+    ClientRequestId = "x-ms-client-request-id",
+    Connection = "connection",
+    ContentLength = "content-length",
+    Deployment = "azureml-model-deployment",
+    Expect = "expect",
+    Host = "host",
+    KeepAlive = "keep-alive",
+    LegacyRequestId = "x-ms-request-id",
+    ProxyAuthenticate = "proxy-authenticate",
+    ProxyAuthorization = "proxy-authorization",
+    ProxyConnection = "proxy-connection",
+    RequestId = "x-request-id",
+    Te = "te",
+    Traceparent = "traceparent",
+    Tracestate = "tracestate",
+    TransferEncoding = "transfer-encoding",
+    Upgrade = "upgrade",
+}
+
+impl Survey {
+    /// Looks over all headers.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut survey = Self::default();
+        for (name, _) in headers {
+            if let Some(known) = Known::of(name) {
+                survey.present |= 1 << known as u32;
+                survey.hosts += u32::from(known == Known::Host);
+            }
+        }
+        survey
+    }
+
+    /// Whether there is at least one of that name.
+    pub fn has(self, known: Known) -> bool {
+        self.present & (1 << known as u32) != 0
+    }
+}
+
 /// Longest id that the model server takes; it answers 431 to a longer one.
 const LONGEST_ID: usize = 100;
 /// Longest client id that the managed platform lets through.
@@ -52,9 +122,22 @@ impl Ids {
     ///
     /// # Errors
     /// An id over 100 characters, where the profile answers like azureml-fe.
-    pub fn settle(headers: &mut HeaderMap, profile: Profile, rng: &mut SmallRng) -> Result<Self, Reject> {
+    pub fn settle(
+        headers: &mut HeaderMap,
+        survey: Survey,
+        profile: Profile,
+        rng: &mut SmallRng,
+    ) -> Result<Self, Reject> {
         let managed = profile == Profile::Managed;
-        for name in [&REQUEST_ID, &CLIENT_REQUEST_ID, &LEGACY_REQUEST_ID] {
+        let (mut sent, mut client, mut legacy) = (None, None, None);
+        for (name, known, place) in [
+            (&REQUEST_ID, Known::RequestId, &mut sent),
+            (&CLIENT_REQUEST_ID, Known::ClientRequestId, &mut client),
+            (&LEGACY_REQUEST_ID, Known::LegacyRequestId, &mut legacy),
+        ] {
+            if !survey.has(known) {
+                continue;
+            }
             let Some(value) = headers.remove(name) else { continue };
             let kept = match value.len() {
                 0 => None,
@@ -65,32 +148,36 @@ impl Ids {
             };
             // One value, even if the client sent several.
             if let Some(id) = kept {
-                headers.insert(name, id);
+                headers.insert(name, id.clone());
+                *place = Some(id);
             }
         }
-        let request = match headers.get(&REQUEST_ID) {
-            Some(id) => id.clone(),
-            None => {
-                let id = new_request_id(rng);
-                headers.insert(REQUEST_ID, id.clone());
-                id
+        let request = sent.unwrap_or_else(|| {
+            let id = new_request_id(rng);
+            headers.insert(REQUEST_ID, id.clone());
+            id
+        });
+        if !survey.has(Known::Traceparent) {
+            if survey.has(Known::Tracestate) {
+                headers.remove(TRACESTATE);
             }
-        };
-        if !headers.contains_key(TRACEPARENT) {
-            headers.remove(TRACESTATE);
             headers.insert(TRACEPARENT, new_trace_parent(rng));
         }
-        let client = headers.get(&CLIENT_REQUEST_ID).or_else(|| headers.get(&LEGACY_REQUEST_ID)).cloned();
-        Ok(Self { request, client })
+        Ok(Self { request, client: client.or(legacy) })
     }
 
     /// Puts the ids on an answer: on the router's own all of them, on the model's those that it left out.
-    pub fn echo(&self, headers: &mut HeaderMap) {
-        let legacy = self.client.as_ref().unwrap_or(&self.request);
-        headers.entry(REQUEST_ID).or_insert_with(|| self.request.clone());
-        headers.entry(LEGACY_REQUEST_ID).or_insert_with(|| legacy.clone());
-        if let Some(client) = &self.client {
-            headers.entry(CLIENT_REQUEST_ID).or_insert_with(|| client.clone());
+    pub fn echo(&self, headers: &mut HeaderMap, survey: Survey) {
+        if !survey.has(Known::RequestId) {
+            headers.insert(REQUEST_ID, self.request.clone());
+        }
+        if !survey.has(Known::LegacyRequestId) {
+            headers.insert(LEGACY_REQUEST_ID, self.client.as_ref().unwrap_or(&self.request).clone());
+        }
+        if let Some(client) = &self.client
+            && !survey.has(Known::ClientRequestId)
+        {
+            headers.insert(CLIENT_REQUEST_ID, client.clone());
         }
     }
 }
@@ -117,10 +204,12 @@ fn managed_id(value: &HeaderValue) -> Option<HeaderValue> {
 ///
 /// # Errors
 /// What is wrong.
-pub fn check(headers: &HeaderMap, version: Version) -> Result<(), Reject> {
-    let hosts = headers.get_all(HOST).iter().count();
-    if hosts > 1 || (hosts == 0 && version == Version::HTTP_11) {
+pub fn check(headers: &HeaderMap, survey: Survey, version: Version) -> Result<(), Reject> {
+    if survey.hosts > 1 || (survey.hosts == 0 && version == Version::HTTP_11) {
         return Err(Reject::BadRequest { problem: "a request needs exactly one Host header" });
+    }
+    if !survey.has(Known::TransferEncoding) {
+        return Ok(());
     }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let only_chunked = codings.all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
@@ -151,15 +240,20 @@ fn new_trace_parent(rng: &mut SmallRng) -> HeaderValue {
 
 /// Writes the highest bits of `bits` as hexadecimal digits, with hyphens at these places.
 fn write_hex(text: &mut [u8], bits: u128, hyphens: &[usize]) {
-    let mut shift = 128;
-    for (place, byte) in text.iter_mut().enumerate() {
-        if hyphens.contains(&place) {
-            *byte = b'-';
-        } else {
-            shift -= 4;
-            *byte = b"0123456789abcdef"[(bits >> shift) as usize & 0xf];
+    let mut rest = bits;
+    let mut digits = |text: &mut [u8]| {
+        for byte in text {
+            *byte = b"0123456789abcdef"[(rest >> 124) as usize];
+            rest <<= 4;
         }
+    };
+    let mut begin = 0;
+    for hyphen in hyphens {
+        digits(&mut text[begin..*hyphen]);
+        text[*hyphen] = b'-';
+        begin = hyphen + 1;
     }
+    digits(&mut text[begin..]);
 }
 
 /// What a request's head needs to become the head of the request to the model.
@@ -175,19 +269,28 @@ pub struct Forwarding<'a> {
 
 /// Edits a request's headers for the model: hop-by-hop headers go, forwarding headers come. The Host header is set
 /// when the replica is known.
-pub fn to_model(headers: &mut HeaderMap, forwarding: &Forwarding<'_>, authority: Option<HeaderValue>) {
-    let wants_trailers = headers.get(TE).is_some_and(|te| lists(te, "trailers"));
-    remove_hop_by_hop(headers);
+pub fn to_model(
+    headers: &mut HeaderMap,
+    survey: Survey,
+    forwarding: &Forwarding<'_>,
+    authority: Option<HeaderValue>,
+) {
+    let wants_trailers = survey.has(Known::Te) && headers.get_all(TE).iter().any(|te| lists(te, "trailers"));
+    remove_hop_by_hop(headers, survey);
     // hyper answers 100-continue itself, when the body is first asked for: after admission.
-    headers.remove(EXPECT);
-    if !forwarding.authorization {
+    if survey.has(Known::Expect) {
+        headers.remove(EXPECT);
+    }
+    if survey.has(Known::Authorization) && !forwarding.authorization {
         headers.remove(AUTHORIZATION);
     }
     if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
-    if let Some(host) = headers.remove(HOST).or(authority) {
+    // The Host header is replaced later; until then its place is kept.
+    let host = if survey.has(Known::Host) { headers.get(HOST).cloned() } else { authority };
+    if let Some(host) = host {
         headers.insert(FORWARDED_HOST, host);
     }
     headers.append(FORWARDED_FOR, forwarding.client.clone());
@@ -196,8 +299,8 @@ pub fn to_model(headers: &mut HeaderMap, forwarding: &Forwarding<'_>, authority:
 }
 
 /// Removes what is for one connection only (RFC 9110 §7.6.1).
-pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+pub fn remove_hop_by_hop(headers: &mut HeaderMap, survey: Survey) {
+    if survey.has(Known::Connection) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
             .iter()
@@ -210,23 +313,26 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    for name in [
-        &KEEP_ALIVE,
-        &PROXY_AUTHENTICATE,
-        &PROXY_AUTHORIZATION,
-        &PROXY_CONNECTION,
-        &TE,
-        &TRANSFER_ENCODING,
-        &UPGRADE,
+    for (known, name) in [
+        (Known::KeepAlive, &KEEP_ALIVE),
+        (Known::ProxyAuthenticate, &PROXY_AUTHENTICATE),
+        (Known::ProxyAuthorization, &PROXY_AUTHORIZATION),
+        (Known::ProxyConnection, &PROXY_CONNECTION),
+        (Known::Te, &TE),
+        (Known::TransferEncoding, &TRANSFER_ENCODING),
+        (Known::Upgrade, &UPGRADE),
     ] {
-        headers.remove(name);
+        if survey.has(known) {
+            headers.remove(name);
+        }
     }
 }
 
 /// Edits an answer's headers for the client. `Trailer` stays: hyper sends only the trailers that it announces.
 pub fn to_client(headers: &mut HeaderMap, ids: &Ids) {
-    remove_hop_by_hop(headers);
-    ids.echo(headers);
+    let survey = Survey::of(headers);
+    remove_hop_by_hop(headers, survey);
+    ids.echo(headers, survey);
 }
 
 fn lists(value: &HeaderValue, word: &str) -> bool {
@@ -247,14 +353,15 @@ mod tests {
         map
     }
 
-    fn rng() -> SmallRng {
-        SmallRng::seed_from_u64(7)
+    fn settle(headers: &mut HeaderMap, profile: Profile) -> Result<Ids, Reject> {
+        let survey = Survey::of(headers);
+        Ids::settle(headers, survey, profile, &mut SmallRng::seed_from_u64(7))
     }
 
     #[test]
     fn a_request_without_ids_gets_a_uuid_and_a_trace_parent() {
         let mut map = HeaderMap::new();
-        let ids = Ids::settle(&mut map, Profile::Aks, &mut rng()).unwrap();
+        let ids = settle(&mut map, Profile::Aks).unwrap();
         let id = ids.request.to_str().unwrap();
         let parts: Vec<usize> = id.split('-').map(str::len).collect();
         assert_eq!(parts, [8, 4, 4, 4, 12]);
@@ -270,10 +377,10 @@ mod tests {
     fn ids_of_the_client_are_kept_and_echoed() {
         let mut map =
             headers(&[("x-request-id", "r1"), ("x-ms-client-request-id", "c1"), ("traceparent", "t")]);
-        let ids = Ids::settle(&mut map, Profile::Aks, &mut rng()).unwrap();
+        let ids = settle(&mut map, Profile::Aks).unwrap();
         assert_eq!(map["traceparent"], "t");
         let mut answer = HeaderMap::new();
-        ids.echo(&mut answer);
+        ids.echo(&mut answer, Survey::default());
         assert_eq!(answer["x-request-id"], "r1");
         assert_eq!(answer["x-ms-request-id"], "c1");
         assert_eq!(answer["x-ms-client-request-id"], "c1");
@@ -281,9 +388,9 @@ mod tests {
 
     #[test]
     fn without_a_client_id_the_legacy_one_is_the_request_id() {
-        let ids = Ids::settle(&mut headers(&[("x-request-id", "r1")]), Profile::Aks, &mut rng()).unwrap();
+        let ids = settle(&mut headers(&[("x-request-id", "r1")]), Profile::Aks).unwrap();
         let mut answer = HeaderMap::new();
-        ids.echo(&mut answer);
+        ids.echo(&mut answer, Survey::default());
         assert_eq!(answer["x-ms-request-id"], "r1");
         assert!(!answer.contains_key("x-ms-client-request-id"));
     }
@@ -292,14 +399,14 @@ mod tests {
     fn an_id_over_a_hundred_characters_is_refused_or_cut() {
         let long = "a".repeat(101);
         for name in ["x-request-id", "x-ms-client-request-id", "x-ms-request-id"] {
-            let refused = Ids::settle(&mut headers(&[(name, &long)]), Profile::Aks, &mut rng());
+            let refused = settle(&mut headers(&[(name, &long)]), Profile::Aks);
             assert_eq!(refused.unwrap_err(), Reject::HeaderTooLong { header: name });
-            let ids = Ids::settle(&mut headers(&[(name, &long)]), Profile::Managed, &mut rng()).unwrap();
+            let ids = settle(&mut headers(&[(name, &long)]), Profile::Managed).unwrap();
             assert!(ids.request.len() <= 40);
             assert!(ids.client.is_none_or(|id| id.len() == 40));
         }
         let fits = "a".repeat(100);
-        assert!(Ids::settle(&mut headers(&[("x-request-id", &fits)]), Profile::Aks, &mut rng()).is_ok());
+        assert!(settle(&mut headers(&[("x-request-id", &fits)]), Profile::Aks).is_ok());
     }
 
     #[test]
@@ -317,8 +424,11 @@ mod tests {
             ("content-type", "application/json"),
         ]);
         let client = HeaderValue::from_static("127.0.0.9");
-        to_model(&mut map, &Forwarding { authorization: false, client: &client, tls: true }, None);
+        let survey = Survey::of(&map);
+        to_model(&mut map, survey, &Forwarding { authorization: false, client: &client, tls: true }, None);
+        assert_eq!(map.insert(HOST, HeaderValue::from_static("replica:1")).unwrap(), "demo.example.com");
         let expected = headers(&[
+            ("host", "replica:1"),
             ("connection", "te"),
             ("te", "trailers"),
             ("x-forwarded-host", "demo.example.com"),

@@ -3,15 +3,14 @@
 //! A drain loses nothing that was accepted: what waits at the socket is still taken, a connection that is idle gets a
 //! second for one more request (answered with `Connection: close`), and one with a request ends after its answer.
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -20,14 +19,15 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 
 use crate::data::body::AnswerBody;
-use crate::data::proxy::{self, Peer};
+use crate::data::peer::Peer;
+use crate::data::proxy;
+use crate::data::small_write;
 use crate::data::worker::{Place, Shared, Worker};
 use crate::observe::metrics::count_refused_connection;
-use crate::shutdown::{Drain, Tasks};
+use crate::shutdown::Tasks;
 
 /// Longest TLS handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -115,68 +115,52 @@ impl Connection {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let write_timeout = self.shared.listen.write_timeout;
         match (&self.shared.tls, self.kind) {
             (Some(tls), Listener::Data) => {
                 let handshake = TlsAcceptor::from(Arc::clone(tls.config())).accept(stream);
                 match tokio::time::timeout(HANDSHAKE_LIMIT, handshake).await {
-                    Ok(Ok(stream)) => {
-                        self.converse(PatientIo::new(stream, write_timeout), address, true).await;
-                    }
+                    Ok(Ok(stream)) => self.converse(stream, address, true).await,
                     Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
                 }
             }
-            _ => self.converse(PatientIo::new(stream, write_timeout), address, false).await,
+            _ => self.converse(stream, address, false).await,
         }
     }
 
-    async fn converse<T>(self, stream: PatientIo<T>, address: SocketAddr, tls: bool)
+    async fn converse<T>(self, stream: T, address: SocketAddr, tls: bool)
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let mut builder = auto::Builder::new(LocalExecutor);
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.shared.listen.header_timeout);
         builder
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .keep_alive_interval(self.shared.listen.header_timeout)
             .keep_alive_timeout(HANDSHAKE_LIMIT);
-        let drain = self.shared.drain.clone();
-        // hyper's own limit begins when it knows the protocol, so that a silent client would never meet it.
-        let asked = Rc::new(Cell::new(false));
-        let opening = {
-            let (asked, limit) = (Rc::clone(&asked), self.shared.listen.header_timeout);
-            async move {
-                tokio::time::sleep(limit).await;
-                if asked.get() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
-        let io = TokioIo::new(stream);
+        let worker = self.worker;
+        let peer = Peer::new(address, tls, Instant::now());
+        let io = TokioIo::new(ClientStream { stream, peer: Rc::clone(&peer) });
+        let (of_peer, of_worker) = (Rc::clone(&peer), Rc::clone(&worker));
         let ended = match self.kind {
             Listener::Data => {
-                let ip = HeaderValue::from_str(&address.ip().to_canonical().to_string())
-                    .expect("an IP address is a header value");
-                let (worker, peer) = (self.worker, Rc::new(Peer { address: ip, tls }));
                 let service = tower::service_fn(move |request| {
-                    asked.set(true);
-                    let served = proxy::handle(Rc::clone(&worker), Rc::clone(&peer), request);
+                    let served = proxy::handle(Rc::clone(&of_worker), Rc::clone(&of_peer), request);
                     async move { Ok::<Response<AnswerBody>, Infallible>(served.await) }
                 });
                 let connection = builder.serve_connection(io, TowerToHyperService::new(service));
-                until_drained(connection, drain, opening, |connection| connection.graceful_shutdown()).await
+                drive(connection, &worker, &peer, |connection| connection.graceful_shutdown()).await
             }
             Listener::Redirect => {
                 let port = self.shared.listen.address.port();
                 let service = tower::service_fn(move |request: Request<Incoming>| {
-                    asked.set(true);
+                    of_peer.begin(request.version());
+                    of_peer.end(Instant::now());
                     std::future::ready(Ok::<_, Infallible>(redirect(&request, port)))
                 });
                 let connection = builder.serve_connection(io, TowerToHyperService::new(service));
-                until_drained(connection, drain, opening, |connection| connection.graceful_shutdown()).await
+                drive(connection, &worker, &peer, |connection| connection.graceful_shutdown()).await
             }
         };
         if let Err(error) = ended {
@@ -185,27 +169,39 @@ impl Connection {
     }
 }
 
-/// Drives a connection; it ends when `opening` does. When a drain begins it may take one more request and is then closed gracefully.
-async fn until_drained<C, E>(
+/// Moves a connection until it ends or has been silent for too long. When a drain begins it may take one more request and
+/// is then closed gracefully.
+async fn drive<C, E>(
     connection: C,
-    mut drain: Drain,
-    opening: impl Future<Output = ()>,
+    worker: &Rc<Worker>,
+    peer: &Rc<Peer>,
     close: impl FnOnce(Pin<&mut C>),
 ) -> Result<(), E>
 where
     C: Future<Output = Result<(), E>>,
 {
     let mut connection = std::pin::pin!(connection);
-    let last_request = async {
-        drain.started().await;
-        tokio::time::sleep(LAST_REQUEST).await;
-    };
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = last_request => close(connection.as_mut()),
-        () = opening => return Ok(()),
+    let _seat = worker.peers.add(peer);
+    if let Some(ended) = worker.draining.or(std::pin::pin!(heard(connection.as_mut(), peer))).await {
+        return ended;
     }
-    connection.await
+    if let Ok(ended) = tokio::time::timeout(LAST_REQUEST, heard(connection.as_mut(), peer)).await {
+        return ended;
+    }
+    close(connection.as_mut());
+    heard(connection, peer).await
+}
+
+/// Moves a connection until it ends or its peer has been silent for too long.
+async fn heard<C, E>(mut connection: Pin<&mut C>, peer: &Peer) -> Result<(), E>
+where
+    C: Future<Output = Result<(), E>>,
+{
+    std::future::poll_fn(|cx| match connection.as_mut().poll(cx) {
+        Poll::Ready(ended) => Poll::Ready(ended),
+        Poll::Pending => peer.poll_silenced(cx).map(Ok),
+    })
+    .await
 }
 
 /// 308 to the same path over https.
@@ -241,32 +237,21 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     }
 }
 
-/// A stream that fails when the peer takes not one byte for a time. hyper does not poll a body while its client is
-/// not reading, so nothing else would ever free the slot that such a client holds.
-struct PatientIo<T> {
+/// A client's stream that tells its peer while it cannot be written. hyper does not poll a body while its client is not
+/// reading, so nothing else would ever free the slot that such a client holds.
+struct ClientStream<T> {
     stream: T,
-    limit: Duration,
-    waiting: Option<Pin<Box<Sleep>>>,
+    peer: Rc<Peer>,
 }
 
-impl<T> PatientIo<T> {
-    fn new(stream: T, limit: Duration) -> Self {
-        Self { stream, limit, waiting: None }
-    }
-
-    fn patience<R>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
-        if polled.is_ready() {
-            self.waiting = None;
-            return polled;
-        }
-        let limit = self.limit;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        ready!(waiting.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes no data")))
+impl<T> ClientStream<T> {
+    fn watched<R>(&self, polled: Poll<R>) -> Poll<R> {
+        self.peer.takes_data(polled.is_ready());
+        polled
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for PatientIo<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for ClientStream<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -276,10 +261,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for PatientIo<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for PatientIo<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for ClientStream<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, data);
-        self.patience(cx, polled)
+        self.watched(polled)
     }
 
     fn poll_write_vectored(
@@ -287,8 +272,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for PatientIo<T> {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
-        self.patience(cx, polled)
+        let polled = small_write::poll(Pin::new(&mut self.stream), cx, data);
+        self.watched(polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -297,11 +282,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for PatientIo<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_flush(cx);
-        self.patience(cx, polled)
+        self.watched(polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.patience(cx, polled)
+        self.watched(polled)
     }
 }

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
@@ -15,35 +15,28 @@ use hyper::body::Incoming;
 
 use crate::core::route::{Call, Route};
 use crate::core::settings::{Profile, RequestSettings};
-use crate::data::body::{AnswerBody, RequestBody, Upload};
+use crate::data::body::{AnswerBody, RequestBody, Terms, Upload};
 use crate::data::cors;
 use crate::data::gate::{Acquire, Permit, Refusal};
-use crate::data::head::{self, Forwarding, Ids};
+use crate::data::head::{self, Forwarding, Ids, Known, Survey};
+use crate::data::peer::Peer;
 use crate::data::record::OpenRecord;
 use crate::data::reject::Reject;
-use crate::data::upstream::{Answer, SendError};
+use crate::data::upstream::{self, Answer, SendError};
 use crate::data::worker::Worker;
 use crate::data::world::{Deployment, Endpoint, Snapshot};
-
-/// What is known of the client's connection.
-#[derive(Debug)]
-pub struct Peer {
-    /// Its address, as it goes into `x-forwarded-for`.
-    pub address: HeaderValue,
-    /// Whether it came over TLS.
-    pub tls: bool,
-}
 
 /// Serves one request.
 pub async fn handle(worker: Rc<Worker>, peer: Rc<Peer>, request: Request<Incoming>) -> Response<AnswerBody> {
     let started = Instant::now();
     let (mut parts, incoming) = request.into_parts();
-    let mut record = OpenRecord::new(&parts, started, Rc::clone(&worker.sinks));
+    let survey = Survey::of(&parts.headers);
+    let mut record = OpenRecord::new(&parts, started, Rc::clone(&worker.sinks), Rc::clone(&peer));
     let snapshot = worker.snapshot();
     let host = parts.uri.host().or_else(|| parts.headers.get(HOST).and_then(|host| host.to_str().ok()));
     let (endpoint, call) = match snapshot.routes.find(parts.uri.path(), host) {
         Route::Endpoint(index, call) => (Arc::clone(&snapshot.endpoints[index]), call),
-        own => return own_route(own, &worker, &snapshot, &mut parts, record),
+        own => return own_route(own, &worker, &snapshot, &mut parts, survey, record),
     };
     record.fields().endpoint = Some(endpoint.settings.name.clone());
     record.attribute(&endpoint.metrics);
@@ -57,32 +50,29 @@ pub async fn handle(worker: Rc<Worker>, peer: Rc<Peer>, request: Request<Incomin
             peer: &peer,
             endpoint: &endpoint,
             call,
+            survey,
             record: &mut record,
             ids: &mut ids,
             served_by: &mut served_by,
         };
-        let expects_continue = parts.headers.contains_key(EXPECT);
+        let expects_continue = survey.has(Known::Expect);
         let body = RequestBody::new(incoming, (!expects_continue).then(|| worker.leftovers.clone()));
         path.run(&mut parts, body, expects_continue).await
     };
+    let ids = ids.as_ref();
     let mut response = match outcome {
-        Ok(Outcome::Model(answer, deployment)) => {
-            model_answer(answer, &deployment, profile, ids.as_ref(), record)
-        }
-        Ok(Outcome::Own(response)) => own_answer(response, record),
-        Err(reject) => own_reject(&reject, profile, record),
+        Ok(Outcome::Model(answer, deployment)) => model_answer(answer, &deployment, profile, ids, record),
+        Ok(Outcome::Own(response)) => own_answer(response, ids, record),
+        Err(reject) => own_reject(&reject, profile, ids, record),
     };
     let headers = response.headers_mut();
-    if let Some(ids) = &ids {
-        ids.echo(headers);
-    }
     if let Some(deployment) = served_by {
         headers.insert(head::DEPLOYMENT, deployment.header.clone());
     }
     if let Some(origin) = origin {
         origin.mark(headers);
     }
-    if worker.drain.is_draining() && parts.version < Version::HTTP_2 {
+    if worker.draining.is_given() && parts.version < Version::HTTP_2 {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -99,6 +89,7 @@ struct Path<'a> {
     peer: &'a Peer,
     endpoint: &'a Arc<Endpoint>,
     call: Call,
+    survey: Survey,
     record: &'a mut OpenRecord,
     ids: &'a mut Option<Ids>,
     served_by: &'a mut Option<Arc<Deployment>>,
@@ -112,31 +103,30 @@ impl Path<'_> {
         expects_continue: bool,
     ) -> Result<Outcome, Reject> {
         let profile = self.endpoint.settings.profile;
-        let ids = Ids::settle(&mut parts.headers, profile, &mut self.worker.rng.borrow_mut())?;
+        let ids = Ids::settle(&mut parts.headers, self.survey, profile, &mut self.worker.rng.borrow_mut())?;
         let fields = self.record.fields();
         fields.request_id = Some(ids.request.clone());
         fields.client_request_id.clone_from(&ids.client);
         *self.ids = Some(ids);
-        head::check(&parts.headers, parts.version)?;
+        head::check(&parts.headers, self.survey, parts.version)?;
         if let Some(preflight) = self.check_method(parts)? {
             return Ok(Outcome::Own(preflight));
         }
         self.identify(&parts.headers)?;
         let deployment = self.choose(&parts.headers)?;
         let limit = deployment.settings.request.max_body_bytes;
-        if declared_length(&parts.headers).is_some_and(|length| length > limit) {
+        if self.survey.has(Known::ContentLength)
+            && declared_length(&parts.headers).is_some_and(|length| length > limit)
+        {
             return Err(Reject::BodyTooLarge { limit });
         }
         body.set_limit(limit);
         let request = self.to_model(parts, body, &deployment);
         // A drain's deadline frees whoever still waits, with an answer instead of a cut connection.
-        let mut drain = self.worker.drain.clone();
-        let answer = tokio::select! {
-            biased;
-            answer = self.forward(&deployment, request, expects_continue) => answer?,
-            () = drain.over() => return Err(Reject::Draining),
-        };
-        Ok(Outcome::Model(answer, deployment))
+        let over = Rc::clone(&self.worker.drain_over);
+        let forward = std::pin::pin!(self.forward(&deployment, request, expects_continue));
+        let answer = over.or(forward).await.unwrap_or(Err(Reject::Draining))?;
+        Ok(Outcome::Model(answer, Arc::clone(&deployment)))
     }
 
     /// GET, HEAD and POST go on; a preflight is answered where there is a policy.
@@ -151,29 +141,25 @@ impl Path<'_> {
     }
 
     fn identify(&mut self, headers: &HeaderMap) -> Result<(), Reject> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let record = self.record.fields();
+        let now = record.started_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let mut tokens = self.worker.tokens.borrow_mut();
-        let identity = self.endpoint.verifier.authorize(headers, now, &mut tokens).map_err(Reject::Auth)?;
-        self.record.fields().identity = Some(identity);
+        let verifier = &self.endpoint.verifier;
+        let identity = verifier.authorize(headers, now, &mut tokens).map_err(Reject::Auth)?;
+        record.identity = Some(identity);
         Ok(())
     }
 
     /// By header, straight to that deployment; otherwise by turn.
     fn choose(&mut self, headers: &HeaderMap) -> Result<Arc<Deployment>, Reject> {
         let endpoint = self.endpoint;
-        let mut names = headers.get_all(head::DEPLOYMENT).iter();
-        let deployment = match names.next() {
-            Some(name) => {
-                // Two different names name no deployment.
-                let named =
-                    if names.all(|other| other == name) { endpoint.named(name.as_bytes()) } else { None };
-                named.ok_or_else(|| Reject::UnknownDeployment { known: endpoint.names() })?
-            }
-            None => endpoint.next().ok_or_else(|| Reject::NoTraffic { known: endpoint.names() })?,
+        let deployment = if self.survey.has(Known::Deployment) {
+            named(endpoint, headers).ok_or_else(|| Reject::UnknownDeployment { known: endpoint.names() })?
+        } else {
+            endpoint.next().ok_or_else(|| Reject::NoTraffic { known: endpoint.names() })?
         };
         let fields = self.record.fields();
         fields.deployment = Some(deployment.settings.name.clone());
-        fields.route_time = fields.started.elapsed();
         self.record.attribute(&deployment.metrics);
         *self.served_by = Some(Arc::clone(deployment));
         Ok(Arc::clone(deployment))
@@ -202,7 +188,7 @@ impl Path<'_> {
             client: &self.peer.address,
             tls: self.peer.tls,
         };
-        head::to_model(request.headers_mut(), &forwarding, authority);
+        head::to_model(request.headers_mut(), self.survey, &forwarding, authority);
         request
     }
 
@@ -216,13 +202,16 @@ impl Path<'_> {
     ) -> Result<Answer, Reject> {
         let limits = &deployment.settings.request;
         let asked = Instant::now();
+        let fields = self.record.fields();
+        fields.route_time = asked.saturating_duration_since(fields.started);
         let mut acquire = deployment.gate.acquire(asked, limits.max_queue_wait);
         loop {
-            let permit = self.admit(acquire, request.body_mut(), expects_continue, deployment, asked).await?;
+            let (permit, admitted) =
+                self.admit(acquire, request.body_mut(), expects_continue, deployment, asked).await?;
             let target = Arc::clone(permit.target());
             self.record.fields().replica = Some(Arc::clone(&target.name));
             request.headers_mut().insert(HOST, target.host.clone());
-            match self.send(permit, request, deployment).await? {
+            match self.send(permit, request, deployment, admitted).await? {
                 Sent::Answered(answer) => return Ok(answer),
                 Sent::Unreachable(permit, unsent, error) => {
                     tracing::warn!(replica = %target.name, address = %target.authority, %error, "cannot connect");
@@ -233,7 +222,8 @@ impl Path<'_> {
         }
     }
 
-    /// Waits for a permit, reading on in the body meanwhile unless the client waits to be asked for it.
+    /// Waits for a permit, reading on in the body meanwhile unless the client waits to be asked for it. Also tells when
+    /// there was one.
     async fn admit(
         &mut self,
         acquire: Acquire,
@@ -241,23 +231,27 @@ impl Path<'_> {
         expects_continue: bool,
         deployment: &Deployment,
         asked: Instant,
-    ) -> Result<Permit, Reject> {
+    ) -> Result<(Permit, Instant), Reject> {
         let limits = &deployment.settings.request;
         let mut acquire = std::pin::pin!(acquire);
+        let mut at_once = true;
         let granted = std::future::poll_fn(|cx| {
             if let Poll::Ready(granted) = acquire.as_mut().poll(cx) {
                 return Poll::Ready(Ok(granted));
             }
+            at_once = false;
             if expects_continue {
                 return Poll::Pending;
             }
             body.poll_ahead(cx).map(Err)
         })
         .await;
-        let waited = asked.elapsed();
-        self.record.fields().queue_time = waited;
+        let fields = self.record.fields();
+        let now = if at_once && fields.queue_time.is_zero() { asked } else { Instant::now() };
+        let waited = now.saturating_duration_since(asked);
+        fields.queue_time = waited;
         match granted {
-            Ok(Ok(permit)) => Ok(permit),
+            Ok(Ok(permit)) => Ok((permit, now)),
             Ok(Err(Refusal::QueueFull)) => {
                 Err(Reject::QueueFull { limit: limits.max_queue_length.unwrap_or(u32::MAX) })
             }
@@ -276,40 +270,50 @@ impl Path<'_> {
         permit: Permit,
         request: Request<RequestBody>,
         deployment: &Deployment,
+        sent_at: Instant,
     ) -> Result<Sent, Reject> {
-        let limits = &deployment.settings.request;
+        let settings = &deployment.settings.request;
         let upload = request.body().progress();
-        let sent_at = Instant::now();
         let mut connect_time = Duration::ZERO;
-        let send =
-            self.worker.upstream.send(permit, request, limits.connect_timeout, |time| connect_time += time);
-        let sent = tokio::time::timeout(limits.timeout, send).await;
+        let limits =
+            upstream::Limits { connect_timeout: settings.connect_timeout, until: sent_at + settings.timeout };
+        let sent = self.worker.upstream.send(permit, request, limits, &mut connect_time).await;
         let fields = self.record.fields();
         fields.connect_time += connect_time;
         fields.request_bytes = upload.bytes();
         match sent {
             // Nothing asked for another protocol, so the replica does not speak HTTP as it should.
-            Ok(Ok(answer)) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Ok(answer) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 Err(Reject::ModelBroke)
             }
-            Ok(Ok(answer)) => {
-                fields.model_time = Some(sent_at.elapsed().saturating_sub(connect_time));
+            Ok(answer) => {
+                let now = Instant::now();
+                fields.model_time = Some(now.saturating_duration_since(sent_at).saturating_sub(connect_time));
                 fields.model_status = Some(answer.response.status());
+                self.record.answered(answer.response.status(), now);
                 Ok(Sent::Answered(answer))
             }
-            Ok(Err(SendError::Connect(permit, request, error))) => {
-                Ok(Sent::Unreachable(permit, request, error))
-            }
-            Ok(Err(SendError::Exchange(error))) => Err(upload_failure(upload.state(), limits)
-                .unwrap_or_else(|| {
+            Err(SendError::Connect(permit, request, error)) => Ok(Sent::Unreachable(permit, request, error)),
+            Err(SendError::Exchange(error)) => {
+                Err(upload_failure(upload.state(), settings).unwrap_or_else(|| {
                     tracing::warn!(endpoint = %self.endpoint.settings.name,
                     deployment = %deployment.settings.name, %error, "the replica broke the connection");
                     Reject::ModelBroke
-                })),
-            Err(_) if upload.waits_for_client() => Err(Reject::ClientTooSlow { limit: limits.timeout }),
-            Err(_) => Err(Reject::ModelTimeout { limit: limits.timeout }),
+                }))
+            }
+            Err(SendError::TimedOut) if upload.waits_for_client() => {
+                Err(Reject::ClientTooSlow { limit: settings.timeout })
+            }
+            Err(SendError::TimedOut) => Err(Reject::ModelTimeout { limit: settings.timeout }),
         }
     }
+}
+
+/// The deployment that the request names; two different names name none.
+fn named<'a>(endpoint: &'a Endpoint, headers: &HeaderMap) -> Option<&'a Arc<Deployment>> {
+    let mut names = headers.get_all(head::DEPLOYMENT).iter();
+    let name = names.next()?;
+    names.all(|other| other == name).then(|| endpoint.named(name.as_bytes()))?
 }
 
 enum Sent {
@@ -366,21 +370,31 @@ fn model_answer(
     // hyper says which version the answer has towards this client.
     parts.version = Version::default();
     parts.extensions.clear();
-    record.answered(parts.status, Instant::now());
-    let stall_limit = deployment.settings.request.timeout;
-    Response::from_parts(parts, AnswerBody::model(incoming, answer.exchange, stall_limit, record))
+    record.fields().status = Some(parts.status);
+    let terms = Terms { heard: record.head_at(), stall_limit: deployment.settings.request.timeout };
+    Response::from_parts(parts, AnswerBody::model(incoming, answer.exchange, terms, record))
 }
 
-fn own_answer(response: Response<Bytes>, mut record: OpenRecord) -> Response<AnswerBody> {
+fn own_answer(response: Response<Bytes>, ids: Option<&Ids>, mut record: OpenRecord) -> Response<AnswerBody> {
     let now = Instant::now();
     record.answered(response.status(), now);
     record.complete(now);
+    let mut response = response;
+    if let Some(ids) = ids {
+        // The router's own answers have no ids yet.
+        ids.echo(response.headers_mut(), Survey::default());
+    }
     response.map(|bytes| AnswerBody::own(bytes, Some(record)))
 }
 
-fn own_reject(reject: &Reject, profile: Profile, mut record: OpenRecord) -> Response<AnswerBody> {
+fn own_reject(
+    reject: &Reject,
+    profile: Profile,
+    ids: Option<&Ids>,
+    mut record: OpenRecord,
+) -> Response<AnswerBody> {
     record.fields().reason = Some(reject.code());
-    own_answer(reject.response(profile), record)
+    own_answer(reject.response(profile), ids, record)
 }
 
 /// The router's own routes: `/`, `/healthz`, `/readyz`, and everything that is none.
@@ -389,25 +403,23 @@ fn own_route(
     worker: &Worker,
     snapshot: &Snapshot,
     parts: &mut Parts,
+    survey: Survey,
     record: OpenRecord,
 ) -> Response<AnswerBody> {
     let (status, text) = match route {
         Route::Alive => (StatusCode::OK, "alive\n"),
         Route::Home => (StatusCode::OK, "scoregate\n"),
-        Route::Ready if worker.drain.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        Route::Ready if worker.draining.is_given() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         Route::Ready if !is_ready(snapshot) => (StatusCode::SERVICE_UNAVAILABLE, "no replica is ready\n"),
         Route::Ready => (StatusCode::OK, "ready\n"),
         Route::Endpoint(..) | Route::Unknown => {
-            let ids = Ids::settle(&mut parts.headers, Profile::Managed, &mut worker.rng.borrow_mut());
-            let mut answer = own_reject(&Reject::UnknownRoute, Profile::Aks, record);
-            if let Ok(ids) = ids {
-                ids.echo(answer.headers_mut());
-            }
-            return answer;
+            let rng = &mut worker.rng.borrow_mut();
+            let ids = Ids::settle(&mut parts.headers, survey, Profile::Managed, rng).ok();
+            return own_reject(&Reject::UnknownRoute, Profile::Aks, ids.as_ref(), record);
         }
     };
     if !matches!(parts.method, Method::GET | Method::HEAD) {
-        return own_reject(&Reject::MethodNotAllowed { allow: "GET, HEAD" }, Profile::Aks, record);
+        return own_reject(&Reject::MethodNotAllowed { allow: "GET, HEAD" }, Profile::Aks, None, record);
     }
     let mut response = Response::new(Bytes::from_static(text.as_bytes()));
     *response.status_mut() = status;

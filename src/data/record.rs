@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::request::Parts;
 
+use crate::data::peer::Peer;
 use crate::observe::access::{AccessLog, Record};
 use crate::observe::metrics::DeploymentMetrics;
 
@@ -26,13 +27,16 @@ pub struct OpenRecord {
     inner: Option<Box<Record>>,
     metrics: Option<Arc<DeploymentMetrics>>,
     sinks: Rc<Sinks>,
+    /// Is busy until the record is closed.
+    peer: Rc<Peer>,
     head_at: Option<Instant>,
     complete: bool,
 }
 
 impl OpenRecord {
     /// A record of a request whose head has just been read.
-    pub fn new(parts: &Parts, started: Instant, sinks: Rc<Sinks>) -> Self {
+    pub fn new(parts: &Parts, started: Instant, sinks: Rc<Sinks>, peer: Rc<Peer>) -> Self {
+        peer.begin(parts.version);
         let record = Record {
             started,
             started_at: SystemTime::now(),
@@ -62,7 +66,7 @@ impl OpenRecord {
             body_time: Duration::ZERO,
             total_time: Duration::ZERO,
         };
-        Self { inner: Some(Box::new(record)), metrics: None, sinks, head_at: None, complete: false }
+        Self { inner: Some(Box::new(record)), metrics: None, sinks, peer, head_at: None, complete: false }
     }
 
     /// The parts that are filled in along the path.
@@ -79,6 +83,11 @@ impl OpenRecord {
     pub fn answered(&mut self, status: http::StatusCode, now: Instant) {
         self.fields().status = Some(status);
         self.head_at = Some(now);
+    }
+
+    /// When the head of the answer went out; its start, if there is none yet.
+    pub fn head_at(&mut self) -> Instant {
+        self.head_at.unwrap_or_else(|| self.fields().started)
     }
 
     /// Bytes of the answer's body go out.
@@ -118,6 +127,9 @@ impl Drop for OpenRecord {
             self.close_times(Instant::now());
             self.broken("client_gone");
         }
+        let ended =
+            self.inner.as_ref().map_or_else(Instant::now, |record| record.started + record.total_time);
+        self.peer.end(ended);
         if let Some(record) = self.inner.take() {
             self.metrics.as_ref().unwrap_or(&self.sinks.unrouted).record(&record);
             self.sinks.access.log(&record);

@@ -7,27 +7,31 @@
 //! request while it still works on the first.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Frame;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{self, UnboundedSender};
 use tower::{Service, ServiceExt as _};
 
 use crate::core::admission::ReplicaId;
 use crate::core::settings::Authority;
 use crate::data::body::{Progress, RequestBody, Upload};
 use crate::data::gate::Permit;
+use crate::data::upstream::connection::{Connection, Failure};
 use crate::shutdown::Tasks;
+
+mod connection;
+mod stream;
 
 /// An idle connection is closed after this time: less than the 5 s after which uvicorn and node close theirs, since a
 /// connection that the replica closes first can take a request down with it.
@@ -73,45 +77,52 @@ impl Service<Authority> for Connector {
 /// The connections of one worker.
 #[derive(Debug)]
 pub struct Upstream {
-    idle: RefCell<HashMap<ReplicaId, Vec<Idle>>>,
-    tasks: Tasks,
+    idle: RefCell<BTreeMap<ReplicaId, Vec<Idle>>>,
+    /// Takes connections whose request was given up.
+    given_up: UnboundedSender<(Box<Connection>, Permit)>,
 }
 
 #[derive(Debug)]
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     since: Instant,
 }
 
-#[derive(Debug)]
-struct Connection {
-    sender: SendRequest<RequestBody>,
-    /// To the connection's driver: permits of requests that were given up.
-    given_up: UnboundedSender<Permit>,
+/// Limits of one exchange.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest time for opening a connection.
+    pub connect_timeout: Duration,
+    /// When the head of the answer must be there.
+    pub until: Instant,
 }
 
-/// A permit that goes to the driver of its connection when it is dropped.
+/// A connection in use and the slot that goes with it. Dropped, they go to where the replica is watched until it lets go.
 #[derive(Debug)]
 struct Hold {
-    permit: Option<Permit>,
-    given_up: UnboundedSender<Permit>,
+    held: Option<(Box<Connection>, Permit)>,
+    upstream: Rc<Upstream>,
 }
 
 impl Hold {
-    fn new(permit: Permit, connection: &Connection) -> Self {
-        Self { permit: Some(permit), given_up: connection.given_up.clone() }
+    fn new(upstream: &Rc<Upstream>, connection: Box<Connection>, permit: Permit) -> Self {
+        Self { held: Some((connection, permit)), upstream: Rc::clone(upstream) }
     }
 
-    fn into_permit(mut self) -> Permit {
-        self.permit.take().expect("taken only here and at drop")
+    fn connection(&mut self) -> &mut Connection {
+        &mut self.held.as_mut().expect("taken only at the end").0
+    }
+
+    fn end(mut self) -> (Box<Connection>, Permit) {
+        self.held.take().expect("taken only at the end")
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        if let Some(permit) = self.permit.take() {
-            // Without a driver the connection is gone, and the permit is released here.
-            let _ = self.given_up.send(permit);
+        if let Some(held) = self.held.take() {
+            // When the worker ends nobody takes it, and the connection ends here.
+            let _ = self.upstream.given_up.send(held);
         }
     }
 }
@@ -123,12 +134,14 @@ pub enum SendError {
     Connect(Permit, Box<Request<RequestBody>>, io::Error),
     /// The connection was lost, or what came back is not HTTP.
     Exchange(hyper::Error),
+    /// The head of the answer was not there in time.
+    TimedOut,
 }
 
 /// An answer whose body is still on its connection.
 #[derive(Debug)]
 pub struct Answer {
-    /// Head and body as the replica sent them.
+    /// Head and body as the replica sent them; the body is read through `exchange`.
     pub response: Response<Incoming>,
     /// To be finished when the body has been read to its end.
     pub exchange: Exchange,
@@ -137,19 +150,31 @@ pub struct Answer {
 /// A request's hold on its connection and slot. `finish` frees both; dropping it instead gives the request up.
 #[derive(Debug)]
 pub struct Exchange {
-    upstream: Rc<Upstream>,
-    connection: Connection,
     hold: Hold,
     upload: Rc<Progress>,
 }
 
 impl Exchange {
+    /// The next frame of the answer's body.
+    pub fn poll_frame(
+        &mut self,
+        incoming: &mut Incoming,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.hold.connection().poll_frame(incoming, cx)
+    }
+
+    /// Ready when the replica has sent nothing for `limit` since `last`; to be asked while a frame is waited for.
+    pub fn poll_stalled(&mut self, cx: &mut Context<'_>, last: Instant, limit: Duration) -> Poll<()> {
+        self.hold.connection().poll_stalled(cx, last, limit)
+    }
+
     /// The answer has been read to its last byte: the slot is free, and the connection may be used again.
     pub fn finish(self, now: Instant) {
-        let Self { upstream, connection, hold, upload } = self;
-        let permit = hold.into_permit();
+        let upstream = Rc::clone(&self.hold.upstream);
+        let (mut connection, permit) = self.hold.end();
         // A replica may answer before it has read all of the request; such a connection is still busy.
-        if !connection.sender.is_closed() && upload.state() == Upload::Complete {
+        if self.upload.state() == Upload::Complete && connection.is_free() {
             let idle = Idle { connection, since: now };
             upstream.idle.borrow_mut().entry(permit.target().id).or_default().push(idle);
         }
@@ -159,13 +184,20 @@ impl Exchange {
 }
 
 impl Upstream {
-    /// No connections yet; their drivers run as `tasks`.
-    pub fn new(tasks: Tasks) -> Rc<Self> {
-        Rc::new(Self { idle: RefCell::default(), tasks })
+    /// No connections yet. What watches over given-up requests runs as `tasks`.
+    pub fn new(tasks: &Tasks) -> Rc<Self> {
+        let (given_up, mut connections) = mpsc::unbounded_channel();
+        let watches = tasks.clone();
+        tasks.spawn_local(async move {
+            while let Some((connection, permit)) = connections.recv().await {
+                watches.spawn_local(let_go(connection, permit));
+            }
+        });
+        Rc::new(Self { idle: RefCell::default(), given_up })
     }
 
-    /// Sends a request to the replica of the permit and waits for the head of the answer. `connected` is called with the
-    /// time that opening a connection took.
+    /// Sends a request to the replica of the permit and waits for the head of the answer. The time that opening a
+    /// connection took is added to `connect_time`.
     ///
     /// A pooled connection that turns out to be closed is replaced by a fresh one as long as nothing of the request has
     /// been written, or if it is safe and empty (GET or HEAD without a body).
@@ -173,77 +205,66 @@ impl Upstream {
         self: &Rc<Self>,
         permit: Permit,
         request: Request<RequestBody>,
-        connect_timeout: Duration,
-        mut connected: impl FnMut(Duration),
+        limits: Limits,
+        connect_time: &mut Duration,
     ) -> Result<Answer, SendError> {
         let (mut permit, mut request) = (permit, request);
         let upload = request.body().progress();
         let replica = permit.target().id;
-        while let Some(mut connection) = self.checkout(replica).await {
+        while let Some(connection) = self.checkout(replica) {
             let copy = copy_if_safe(&request);
-            let hold = Hold::new(permit, &connection);
-            match connection.sender.try_send_request(request).await {
-                Ok(response) => return Ok(self.answer(response, connection, hold, upload)),
-                Err(mut error) => {
+            let mut hold = Hold::new(self, connection, permit);
+            match hold.connection().exchange(request, limits.until).await {
+                Ok(response) => return Ok(Answer { response, exchange: Exchange { hold, upload } }),
+                Err(Failure::TimedOut) => return Err(SendError::TimedOut),
+                Err(Failure::Broken(mut error)) => {
                     let Some(unsent) = error.take_message().or(copy) else {
                         return Err(SendError::Exchange(error.into_error()));
                     };
-                    (permit, request) = (hold.into_permit(), unsent);
+                    (permit, request) = (hold.end().1, unsent);
                 }
             }
         }
-        let began = Instant::now();
-        let stream = Connector { timeout: connect_timeout }.oneshot(permit.target().authority.clone()).await;
-        connected(began.elapsed());
-        let stream = match stream {
+        // Boxed, so that requests on a pooled connection do not carry the room that it needs.
+        let opened = Box::pin(connect(permit.target().authority.clone(), limits, connect_time)).await;
+        let stream = match opened {
             Ok(stream) => stream,
+            Err(error) if Instant::now() >= limits.until => {
+                tracing::debug!(%error, "no time left to connect");
+                return Err(SendError::TimedOut);
+            }
             Err(error) => return Err(SendError::Connect(permit, Box::new(request), error)),
         };
-        let mut connection = self.open(stream).await.map_err(SendError::Exchange)?;
-        let hold = Hold::new(permit, &connection);
-        match connection.sender.send_request(request).await {
-            Ok(response) => Ok(self.answer(response, connection, hold, upload)),
-            Err(error) => Err(SendError::Exchange(error)),
+        let connection = Connection::open(stream).await.map_err(SendError::Exchange)?;
+        let mut hold = Hold::new(self, connection, permit);
+        match hold.connection().exchange(request, limits.until).await {
+            Ok(response) => Ok(Answer { response, exchange: Exchange { hold, upload } }),
+            Err(Failure::TimedOut) => Err(SendError::TimedOut),
+            Err(Failure::Broken(error)) => Err(SendError::Exchange(error.into_error())),
         }
     }
 
-    /// A connection on a stream, with its driver running.
-    async fn open(&self, stream: TcpStream) -> hyper::Result<Connection> {
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(ReplicaStream { stream, deaf: false })).await?;
-        let (given_up, permits) = mpsc::unbounded_channel();
-        self.tasks.spawn_local(drive(connection, permits));
-        Ok(Connection { sender, given_up })
-    }
-
-    fn answer(
-        self: &Rc<Self>,
-        response: Response<Incoming>,
-        connection: Connection,
-        hold: Hold,
-        upload: Rc<Progress>,
-    ) -> Answer {
-        Answer { response, exchange: Exchange { upstream: Rc::clone(self), connection, hold, upload } }
-    }
-
-    /// The most recently used idle connection that is still open.
-    async fn checkout(&self, replica: ReplicaId) -> Option<Connection> {
-        loop {
-            let idle = self.idle.borrow_mut().get_mut(&replica)?.pop()?;
-            let mut connection = idle.connection;
-            if connection.sender.is_ready() || connection.sender.ready().await.is_ok() {
-                return Some(connection);
-            }
-        }
+    /// The most recently used idle connection. Whether it is still open shows when it is used.
+    fn checkout(&self, replica: ReplicaId) -> Option<Box<Connection>> {
+        Some(self.idle.borrow_mut().get_mut(&replica)?.pop()?.connection)
     }
 
     /// Closes connections that have been idle for too long; to be called about once a second.
     pub fn sweep(&self, now: Instant) {
         self.idle.borrow_mut().retain(|_, connections| {
-            connections.retain(|idle| !idle.connection.sender.is_closed() && now - idle.since < IDLE_LIMIT);
+            connections.retain(|idle| now.saturating_duration_since(idle.since) < IDLE_LIMIT);
             !connections.is_empty()
         });
     }
+}
+
+/// Opens a connection.
+async fn connect(authority: Authority, limits: Limits, time: &mut Duration) -> io::Result<TcpStream> {
+    let began = Instant::now();
+    let timeout = limits.connect_timeout.min(limits.until.saturating_duration_since(began));
+    let stream = Connector { timeout }.oneshot(authority).await;
+    *time += began.elapsed();
+    stream
 }
 
 /// A copy of a request that may be sent twice: GET and HEAD without a body.
@@ -259,84 +280,11 @@ fn copy_if_safe(request: &Request<RequestBody>) -> Option<Request<RequestBody>> 
     Some(copy)
 }
 
-/// A stream on which a failed write is no failure yet. A replica may answer and close before it has read all of a
-/// request; hyper would stop at the failed write and never read that answer.
-#[derive(Debug)]
-struct ReplicaStream {
-    stream: TcpStream,
-    deaf: bool,
-}
-
-impl ReplicaStream {
-    fn heed(&mut self, polled: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
-        match polled {
-            Poll::Ready(Err(_)) => {
-                self.deaf = true;
-                // Reading tells what became of the connection.
-                Poll::Ready(Ok(length))
-            }
-            polled => polled,
-        }
-    }
-}
-
-impl AsyncRead for ReplicaStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for ReplicaStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        if self.deaf {
-            return Poll::Ready(Ok(data.len()));
-        }
-        let polled = Pin::new(&mut self.stream).poll_write(cx, data);
-        self.heed(polled, data.len())
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let length = data.iter().map(|part| part.len()).sum();
-        if self.deaf {
-            return Poll::Ready(Ok(length));
-        }
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
-        self.heed(polled, length)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-/// Moves a connection's bytes until it ends, then waits for the replica to let go of a request that was given up.
-async fn drive(
-    mut connection: http1::Connection<TokioIo<ReplicaStream>, RequestBody>,
-    mut permits: UnboundedReceiver<Permit>,
-) {
-    // What went wrong is told to whoever waits for the answer.
-    let _ = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
-    let mut stream = connection.into_parts().io.into_inner();
-    // Nothing comes when the last request was finished and the connection is no longer pooled.
-    let Some(mut permit) = permits.recv().await else { return };
+/// Waits for the replica to let go of a request that was given up.
+async fn let_go(connection: Box<Connection>, mut permit: Permit) {
     permit.give_up();
-    let let_go = async {
+    let Some(mut stream) = connection.into_stream().await else { return };
+    let rest = async {
         stream.shutdown().await?;
         let (mut rest, mut bytes) = ([0u8; 4096], 0);
         while bytes < LINGER_BYTES {
@@ -347,7 +295,7 @@ async fn drive(
         }
         io::Result::Ok(())
     };
-    if tokio::time::timeout(LINGER_LIMIT, let_go).await.is_err() {
+    if tokio::time::timeout(LINGER_LIMIT, rest).await.is_err() {
         tracing::warn!(
             replica = %permit.target().name,
             "still busy {} s after its request was given up; its slot is taken as free",

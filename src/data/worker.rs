@@ -19,7 +19,9 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use crate::core::settings::ListenSettings;
 use crate::data::body::{self, Leftovers};
 use crate::data::listener::{self, Listener};
+use crate::data::peer::{Patience, Peers};
 use crate::data::record::Sinks;
+use crate::data::signal::Signal;
 use crate::data::tls::ServerTls;
 use crate::data::upstream::Upstream;
 use crate::data::verify::TokenCache;
@@ -53,6 +55,8 @@ pub struct Shared {
 /// One worker's own.
 #[derive(Debug)]
 pub struct Worker {
+    /// Connections from clients.
+    pub peers: Peers,
     /// Connections to replicas.
     pub upstream: Rc<Upstream>,
     /// Where records go.
@@ -61,8 +65,10 @@ pub struct Worker {
     pub tokens: RefCell<TokenCache>,
     /// Draws for ids.
     pub rng: RefCell<SmallRng>,
-    /// When to stop.
-    pub drain: Drain,
+    /// The drain has begun.
+    pub draining: Rc<Signal>,
+    /// What still waits must end now.
+    pub drain_over: Rc<Signal>,
     /// Takes bodies whose request has been answered.
     pub leftovers: Leftovers,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
@@ -72,11 +78,13 @@ impl Worker {
     fn new(shared: &Shared, tasks: &Tasks, leftovers: Leftovers) -> Rc<Self> {
         let sinks = Sinks { access: shared.access.clone(), unrouted: Arc::clone(&shared.unrouted) };
         Rc::new(Self {
-            upstream: Upstream::new(tasks.clone()),
+            peers: Peers::default(),
+            upstream: Upstream::new(tasks),
             sinks: Rc::new(sinks),
             tokens: RefCell::new(TokenCache::new()),
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
-            drain: shared.drain.clone(),
+            draining: Signal::new(),
+            drain_over: Signal::new(),
             leftovers,
             snapshot: RefCell::new(Cache::new(Arc::clone(&shared.snapshot))),
         })
@@ -101,6 +109,7 @@ pub fn run(shared: &Arc<Shared>, listeners: Vec<(Listener, std::net::TcpListener
         let (leftovers, bodies) = mpsc::unbounded_channel();
         let worker = Worker::new(shared, &drivers, leftovers);
         drivers.spawn_local(discard_leftovers(bodies, drivers.clone()));
+        drivers.spawn_local(pass_on(shared.drain.clone(), Rc::clone(&worker)));
         for (kind, listener) in listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             clients.spawn_local(listener::accept(
@@ -111,11 +120,14 @@ pub fn run(shared: &Arc<Shared>, listeners: Vec<(Listener, std::net::TcpListener
                 clients.clone(),
             ));
         }
+        let patience = Patience { head: shared.listen.header_timeout, write: shared.listen.write_timeout };
         let sweep = async {
-            let mut tick = tokio::time::interval(Duration::from_secs(1));
+            let mut tick = tokio::time::interval(patience.interval());
             loop {
                 tick.tick().await;
-                worker.upstream.sweep(Instant::now());
+                let now = Instant::now();
+                worker.upstream.sweep(now);
+                worker.peers.sweep(now, patience);
             }
         };
         let mut drain = shared.drain.clone();
@@ -130,6 +142,14 @@ pub fn run(shared: &Arc<Shared>, listeners: Vec<(Listener, std::net::TcpListener
         }
         Ok(())
     })
+}
+
+/// Tells this worker's tasks of the drain.
+async fn pass_on(mut drain: Drain, worker: Rc<Worker>) {
+    drain.started().await;
+    worker.draining.give();
+    drain.over().await;
+    worker.drain_over.give();
 }
 
 /// Reads on in bodies whose request has been answered.

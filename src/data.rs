@@ -1,6 +1,7 @@
 //! The data plane: what a request passes through, from accept to the last byte of the answer.
 
 pub mod body;
+pub mod cork;
 pub mod cors;
 pub mod files;
 pub mod gate;
@@ -11,7 +12,6 @@ pub mod proxy;
 pub mod record;
 pub mod reject;
 pub mod signal;
-mod small_write;
 pub mod tls;
 pub mod upstream;
 pub mod verify;

@@ -24,7 +24,6 @@ use tokio_rustls::TlsAcceptor;
 use crate::data::body::AnswerBody;
 use crate::data::peer::Peer;
 use crate::data::proxy;
-use crate::data::small_write;
 use crate::data::worker::{Place, Shared, Worker};
 use crate::observe::metrics::count_refused_connection;
 use crate::shutdown::Tasks;
@@ -115,6 +114,7 @@ impl Connection {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
+        let stream = self.worker.cork.stream(stream);
         match (&self.shared.tls, self.kind) {
             (Some(tls), Listener::Data) => {
                 let handshake = TlsAcceptor::from(Arc::clone(tls.config())).accept(stream);
@@ -272,7 +272,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for ClientStream<T> {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = small_write::poll(Pin::new(&mut self.stream), cx, data);
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
         self.watched(polled)
     }
 

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use http::{HeaderValue, Version};
 use slab::Slab;
 
+use crate::data::verify::LastKey;
+
 /// One client's connection.
 #[derive(Debug)]
 pub struct Peer {
@@ -18,6 +20,8 @@ pub struct Peer {
     pub address: HeaderValue,
     /// Whether it came over TLS.
     pub tls: bool,
+    /// The key that it used last.
+    pub last_key: LastKey,
     /// Requests that have no complete answer yet.
     open: Cell<u32>,
     /// When the last answer was complete, or the connection began.
@@ -38,6 +42,7 @@ impl Peer {
         Rc::new(Self {
             address,
             tls,
+            last_key: LastKey::default(),
             open: Cell::new(0),
             quiet_since: Cell::new(now),
             may_be_silent: Cell::new(false),

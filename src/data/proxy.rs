@@ -145,7 +145,8 @@ impl Path<'_> {
         let now = record.started_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let mut tokens = self.worker.tokens.borrow_mut();
         let verifier = &self.endpoint.verifier;
-        let identity = verifier.authorize(headers, now, &mut tokens).map_err(Reject::Auth)?;
+        let identity =
+            verifier.authorize(headers, now, &mut tokens, &self.peer.last_key).map_err(Reject::Auth)?;
         record.identity = Some(identity);
         Ok(())
     }

@@ -26,6 +26,7 @@ use tower::{Service, ServiceExt as _};
 use crate::core::admission::ReplicaId;
 use crate::core::settings::Authority;
 use crate::data::body::{Progress, RequestBody, Upload};
+use crate::data::cork::Cork;
 use crate::data::gate::Permit;
 use crate::data::upstream::connection::{Connection, Failure};
 use crate::shutdown::Tasks;
@@ -78,6 +79,7 @@ impl Service<Authority> for Connector {
 #[derive(Debug)]
 pub struct Upstream {
     idle: RefCell<BTreeMap<ReplicaId, Vec<Idle>>>,
+    cork: Rc<Cork>,
     /// Takes connections whose request was given up.
     given_up: UnboundedSender<(Box<Connection>, Permit)>,
 }
@@ -185,7 +187,7 @@ impl Exchange {
 
 impl Upstream {
     /// No connections yet. What watches over given-up requests runs as `tasks`.
-    pub fn new(tasks: &Tasks) -> Rc<Self> {
+    pub fn new(tasks: &Tasks, cork: &Rc<Cork>) -> Rc<Self> {
         let (given_up, mut connections) = mpsc::unbounded_channel();
         let watches = tasks.clone();
         tasks.spawn_local(async move {
@@ -193,7 +195,7 @@ impl Upstream {
                 watches.spawn_local(let_go(connection, permit));
             }
         });
-        Rc::new(Self { idle: RefCell::default(), given_up })
+        Rc::new(Self { idle: RefCell::default(), cork: Rc::clone(cork), given_up })
     }
 
     /// Sends a request to the replica of the permit and waits for the head of the answer. The time that opening a
@@ -235,7 +237,7 @@ impl Upstream {
             }
             Err(error) => return Err(SendError::Connect(permit, Box::new(request), error)),
         };
-        let connection = Connection::open(stream).await.map_err(SendError::Exchange)?;
+        let connection = Connection::open(self.cork.stream(stream)).await.map_err(SendError::Exchange)?;
         let mut hold = Hold::new(self, connection, permit);
         match hold.connection().exchange(request, limits.until).await {
             Ok(response) => Ok(Answer { response, exchange: Exchange { hold, upload } }),

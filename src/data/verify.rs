@@ -18,9 +18,11 @@ use crate::core::settings::{AuthMode, AuthSettings, Key};
 
 pub use cache::TokenCache;
 pub use keyset::{JwksSlot, VerifyKey};
+pub use last::LastKey;
 
 mod cache;
 mod keyset;
+mod last;
 
 /// Longest key or token that is looked at.
 const LONGEST_CREDENTIAL: usize = 16 * 1024;
@@ -95,22 +97,34 @@ impl Verifier {
         (!matches!(slot.source(), JwtKeys::Static(_))).then_some(slot)
     }
 
-    /// Like [`Self::verify`], and refuses a request with more than one Authorization header.
+    /// Like [`Self::verify`], and refuses a request with more than one Authorization header. A key that the connection
+    /// used before is known by `last`.
     ///
     /// # Errors
     /// Why the caller may not pass.
     pub fn authorize(
-        &self,
+        self: &Arc<Self>,
         headers: &HeaderMap,
         now_unix: u64,
         cache: &mut TokenCache,
+        last: &LastKey,
     ) -> Result<Identity, AuthError> {
+        if self.mode == AuthMode::None {
+            return Ok(Identity::ANONYMOUS);
+        }
         let mut values = headers.get_all(AUTHORIZATION).iter();
-        let first = values.next();
-        if self.mode != AuthMode::None && values.next().is_some() {
+        let first = values.next().ok_or(AuthError::Missing)?;
+        if values.next().is_some() {
             return Err(AuthError::Malformed);
         }
-        self.verify(first, now_unix, cache)
+        if let Some(identity) = last.identity(self, first) {
+            return Ok(identity);
+        }
+        let identity = self.verify(Some(first), now_unix, cache)?;
+        if identity.auth == AuthType::Key {
+            last.remember(self, first, &identity);
+        }
+        Ok(identity)
     }
 
     /// Who the caller is, at a time in seconds since 1970. `authorization` must be the only such header.

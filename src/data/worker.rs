@@ -18,6 +18,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use crate::core::settings::ListenSettings;
 use crate::data::body::{self, Leftovers};
+use crate::data::cork::Cork;
 use crate::data::listener::{self, Listener};
 use crate::data::peer::{Patience, Peers};
 use crate::data::record::Sinks;
@@ -57,6 +58,8 @@ pub struct Shared {
 pub struct Worker {
     /// Connections from clients.
     pub peers: Peers,
+    /// Where small writes wait for each other.
+    pub cork: Rc<Cork>,
     /// Connections to replicas.
     pub upstream: Rc<Upstream>,
     /// Where records go.
@@ -76,10 +79,12 @@ pub struct Worker {
 
 impl Worker {
     fn new(shared: &Shared, tasks: &Tasks, leftovers: Leftovers) -> Rc<Self> {
+        let cork = Cork::new();
         let sinks = Sinks { access: shared.access.clone(), unrouted: Arc::clone(&shared.unrouted) };
         Rc::new(Self {
             peers: Peers::default(),
-            upstream: Upstream::new(tasks),
+            upstream: Upstream::new(tasks, &cork),
+            cork,
             sinks: Rc::new(sinks),
             tokens: RefCell::new(TokenCache::new()),
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
@@ -109,6 +114,8 @@ pub fn run(shared: &Arc<Shared>, listeners: Vec<(Listener, std::net::TcpListener
         let (leftovers, bodies) = mpsc::unbounded_channel();
         let worker = Worker::new(shared, &drivers, leftovers);
         drivers.spawn_local(discard_leftovers(bodies, drivers.clone()));
+        let cork = Rc::clone(&worker.cork);
+        drivers.spawn_local(async move { cork.run().await });
         drivers.spawn_local(pass_on(shared.drain.clone(), Rc::clone(&worker)));
         for (kind, listener) in listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;

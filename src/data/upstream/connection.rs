@@ -19,10 +19,10 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use crate::data::body::RequestBody;
+use crate::data::cork::CorkedStream;
 use crate::data::upstream::stream::ReplicaStream;
 
 /// hyper's half that moves bytes.
@@ -81,7 +81,7 @@ pub(super) enum Failure {
 
 impl Connection {
     /// A connection on a stream.
-    pub(super) async fn open(stream: TcpStream) -> hyper::Result<Box<Self>> {
+    pub(super) async fn open(stream: CorkedStream) -> hyper::Result<Box<Self>> {
         let (sender, open) = http1::handshake(TokioIo::new(ReplicaStream::new(stream))).await?;
         let nudge = Arc::new(Nudge::default());
         let waker = Waker::from(Arc::clone(&nudge));

@@ -5,29 +5,28 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
-use crate::data::small_write;
+use crate::data::cork::CorkedStream;
 
 /// A stream on which a failed write is no failure yet. A replica may answer and close before it has read all of a
 /// request; hyper would stop at the failed write and never read that answer.
 #[derive(Debug)]
 pub(super) struct ReplicaStream {
-    stream: TcpStream,
+    stream: CorkedStream,
     deaf: bool,
 }
 
 impl ReplicaStream {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: CorkedStream) -> Self {
         Self { stream, deaf: false }
     }
 
-    fn heed(&mut self, polled: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+    /// What came of writing, or `written` instead of a failure: reading tells what became of the connection.
+    fn heed<T>(&mut self, polled: Poll<io::Result<T>>, written: T) -> Poll<io::Result<T>> {
         match polled {
             Poll::Ready(Err(_)) => {
                 self.deaf = true;
-                // Reading tells what became of the connection.
-                Poll::Ready(Ok(length))
+                Poll::Ready(Ok(written))
             }
             polled => polled,
         }
@@ -62,7 +61,7 @@ impl AsyncWrite for ReplicaStream {
         if self.deaf {
             return Poll::Ready(Ok(length));
         }
-        let polled = small_write::poll(Pin::new(&mut self.stream), cx, data);
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
         self.heed(polled, length)
     }
 
@@ -71,7 +70,8 @@ impl AsyncWrite for ReplicaStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        self.heed(polled, ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -101,15 +101,43 @@ fn an_overlong_credential_is_not_looked_at() {
     assert_eq!(with_key(LONGEST_CREDENTIAL + 1), Err(AuthError::Invalid));
 }
 
+fn authorize(verifier: &Arc<Verifier>, last: &LastKey, headers: &[&str]) -> Result<Identity, AuthError> {
+    let mut map = HeaderMap::new();
+    for header in headers {
+        map.append(AUTHORIZATION, HeaderValue::from_str(header).unwrap());
+    }
+    verifier.authorize(&map, NOW, &mut TokenCache::new(), last)
+}
+
 #[test]
 fn two_authorization_headers_are_refused() {
-    let verifier = Verifier::new(&settings(AuthMode::Key, no_keys())).unwrap();
-    let mut headers = HeaderMap::new();
-    assert_eq!(verifier.authorize(&headers, NOW, &mut TokenCache::new()), Err(AuthError::Missing));
-    headers.append(AUTHORIZATION, HeaderValue::from_static("Bearer first"));
-    assert!(verifier.authorize(&headers, NOW, &mut TokenCache::new()).is_ok());
-    headers.append(AUTHORIZATION, HeaderValue::from_static("Bearer first"));
-    assert_eq!(verifier.authorize(&headers, NOW, &mut TokenCache::new()), Err(AuthError::Malformed));
+    let verifier = Arc::new(Verifier::new(&settings(AuthMode::Key, no_keys())).unwrap());
+    let last = LastKey::default();
+    assert_eq!(authorize(&verifier, &last, &[]), Err(AuthError::Missing));
+    assert!(authorize(&verifier, &last, &["Bearer first"]).is_ok());
+    assert_eq!(authorize(&verifier, &last, &["Bearer first"; 2]), Err(AuthError::Malformed));
+}
+
+#[test]
+fn the_last_key_of_a_connection_passes_again_but_no_other_and_nowhere_else() {
+    let rules = AuthSettings { jwt: None, ..settings(AuthMode::Key, no_keys()) };
+    let verifier = Arc::new(Verifier::new(&rules).unwrap());
+    let last = LastKey::default();
+    for _ in 0..2 {
+        assert_eq!(authorize(&verifier, &last, &["Bearer first"]), who(AuthType::Key, "primary"));
+    }
+    assert!(
+        last.identity(&verifier, &HeaderValue::from_static("Bearer first")).is_some(),
+        "it is not looked up"
+    );
+    for wrong in ["Bearer firsT", "Bearer firs", "Bearer first1", "Bearer "] {
+        assert!(authorize(&verifier, &last, &[wrong]).is_err(), "{wrong}");
+    }
+    assert_eq!(authorize(&verifier, &last, &["Bearer second"]), who(AuthType::Key, "secondary"));
+    // The same endpoint after a change of keys, or another one.
+    let other = Arc::new(Verifier::new(&AuthSettings { keys: Vec::new(), ..rules }).unwrap());
+    assert_eq!(authorize(&other, &last, &["Bearer second"]), Err(AuthError::Invalid));
+    assert!(!format!("{last:?}").contains("Bearer"), "{last:?}");
 }
 
 #[test]

@@ -1,0 +1,88 @@
+//! The program under callgrind: started with a configuration, ended by a signal, and asked for its instructions.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Longest start; some two seconds where nothing else runs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Fails with what to install where there is no valgrind.
+pub(crate) fn find_valgrind() -> anyhow::Result<()> {
+    let found = Command::new("valgrind").arg("--version").stdout(Stdio::null()).status();
+    found.ok().filter(|status| status.success()).map(drop).ok_or_else(|| {
+        anyhow!("this bench needs valgrind, which is not there; install it (apt-get install valgrind)")
+    })
+}
+
+/// A router whose instructions are counted; killed when it is dropped.
+pub(crate) struct Router {
+    process: Child,
+    counts: PathBuf,
+    log: PathBuf,
+    /// Where clients call.
+    pub(crate) address: SocketAddr,
+}
+
+impl Router {
+    /// Starts with a configuration and waits for its address. Its files in `folder` begin with `name`.
+    pub(crate) fn start(folder: &Path, name: &str, configuration: &str) -> anyhow::Result<Self> {
+        let file = |suffix: &str| folder.join(format!("{name}.{suffix}"));
+        let (counts, log) = (file("callgrind"), file("log"));
+        std::fs::write(file("yaml"), configuration)?;
+        let mut process = Command::new("valgrind")
+            .args(["--tool=callgrind", "--quiet"])
+            .arg(format!("--callgrind-out-file={}", counts.display()))
+            .args([env!("CARGO_BIN_EXE_scoregate"), "serve"])
+            .arg(file("yaml"))
+            .env("SCOREGATE_LOG", "warn")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(&log)?)
+            .spawn()
+            .context("valgrind does not start")?;
+        let stdout = process.stdout.take().expect("it is piped");
+        let (found, address) = channel();
+        thread::spawn(move || {
+            // To the end, so that the router never waits for a reader.
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if let Some(url) = line.strip_prefix("data") {
+                    let _ = found.send(url.trim_start().trim_start_matches("http://").parse());
+                }
+            }
+        });
+        let Ok(Ok(address)) = address.recv_timeout(PATIENCE) else {
+            let _ = process.kill();
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            bail!("the router printed no address within {PATIENCE:?}; it said:\n{said}");
+        };
+        Ok(Self { process, counts, log, address })
+    }
+
+    /// Ends it and gives all instructions that it took, in all its threads.
+    pub(crate) fn instructions(mut self) -> anyhow::Result<u64> {
+        let id = Pid::from_raw(self.process.id().cast_signed()).expect("a process has an id");
+        kill_process(id, Signal::TERM)?;
+        let status = self.process.wait()?;
+        ensure!(status.success(), "the router ended with {status}; its log is {}", self.log.display());
+        let counts = std::fs::read_to_string(&self.counts)?;
+        let total = counts.lines().find_map(|line| line.strip_prefix("totals: "));
+        let total = total.and_then(|total| total.trim().parse().ok());
+        total.with_context(|| format!("{} has no total", self.counts.display()))
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        // It has ended unless something failed before.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -47,8 +47,9 @@ fn exchanges() -> (World, Vec<Exchange>) {
     (World::warm(), Exchange::many(TIMES as usize))
 }
 
+// Target 4,000.
 #[library_benchmark]
-#[bench::all(setup = exchanges, config = at_most(4_000))]
+#[bench::all(setup = exchanges, config = at_most(27_500))]
 fn own_decisions((mut world, mut exchanges): (World, Vec<Exchange>)) -> (World, Vec<Exchange>) {
     for exchange in &mut exchanges {
         world.own_decisions(exchange);
@@ -57,7 +58,7 @@ fn own_decisions((mut world, mut exchanges): (World, Vec<Exchange>)) -> (World, 
 }
 
 #[library_benchmark]
-#[bench::load(setup = World::warm, config = at_most(100))]
+#[bench::load(setup = World::warm, config = at_most(30))]
 fn snapshot(mut world: World) -> World {
     for _ in 0..TIMES {
         black_box(world.snapshot());
@@ -70,7 +71,7 @@ fn routed() -> (Arc<Snapshot>, Exchange) {
 }
 
 #[library_benchmark]
-#[bench::find(setup = routed, config = at_most(1_000))]
+#[bench::find(setup = routed, config = at_most(760))]
 fn route((snapshot, exchange): (Arc<Snapshot>, Exchange)) -> (Arc<Snapshot>, Exchange) {
     for _ in 0..TIMES {
         black_box(route_of(black_box(&snapshot), &exchange.request));
@@ -83,7 +84,7 @@ fn heads() -> (SmallRng, Vec<Exchange>) {
 }
 
 #[library_benchmark]
-#[bench::ids_check_forward(setup = heads, config = at_most(4_000))]
+#[bench::ids_check_forward(setup = heads, config = at_most(9_000))]
 fn head((mut rng, mut exchanges): (SmallRng, Vec<Exchange>)) -> Vec<Exchange> {
     let client = HeaderValue::from_static("203.0.113.7");
     for exchange in &mut exchanges {
@@ -155,10 +156,10 @@ fn known_token() -> Caller {
 }
 
 #[library_benchmark]
-#[bench::key_of_two(args = (0, 2), setup = key_of, config = at_most(4_000))]
-#[bench::first_key_of_100(args = (0, 100), setup = key_of, config = at_most(20_000))]
-#[bench::last_key_of_100(args = (99, 100), setup = key_of, config = at_most(20_000))]
-#[bench::known_token(setup = known_token, config = at_most(10_000))]
+#[bench::key_of_two(args = (0, 2), setup = key_of, config = at_most(3_300))]
+#[bench::first_key_of_100(args = (0, 100), setup = key_of, config = at_most(9_800))]
+#[bench::last_key_of_100(args = (99, 100), setup = key_of, config = at_most(9_800))]
+#[bench::known_token(setup = known_token, config = at_most(9_750))]
 fn verify(mut caller: Caller) -> Caller {
     for _ in 0..TIMES {
         caller.verify();
@@ -171,7 +172,7 @@ fn endpoint() -> Arc<Endpoint> {
 }
 
 #[library_benchmark]
-#[bench::next(setup = endpoint, config = at_most(100))]
+#[bench::next(setup = endpoint, config = at_most(28))]
 fn turn(endpoint: Arc<Endpoint>) -> Arc<Endpoint> {
     for _ in 0..TIMES {
         black_box(endpoint.next());
@@ -188,9 +189,9 @@ fn used_gate(replicas: u64) -> (Arc<Gate>, Instant) {
 }
 
 #[library_benchmark]
-#[bench::of_1_replica(args = (1), setup = used_gate, config = at_most(2_000))]
-#[bench::of_16_replicas(args = (16), setup = used_gate, config = at_most(2_000))]
-#[bench::of_256_replicas(args = (256), setup = used_gate, config = at_most(2_000))]
+#[bench::of_1_replica(args = (1), setup = used_gate, config = at_most(455))]
+#[bench::of_16_replicas(args = (16), setup = used_gate, config = at_most(620))]
+#[bench::of_256_replicas(args = (256), setup = used_gate, config = at_most(780))]
 fn slot((gate, now): (Arc<Gate>, Instant)) -> Arc<Gate> {
     for _ in 0..TIMES {
         drop(black_box(acquire(&gate, now, Duration::from_secs(1))));
@@ -225,7 +226,7 @@ fn ended() -> (World, Vec<OpenRecord>) {
 }
 
 #[library_benchmark]
-#[bench::metrics_and_log(setup = ended, config = at_most(3_000))]
+#[bench::metrics_and_log(setup = ended, config = at_most(5_900))]
 fn record((world, records): (World, Vec<OpenRecord>)) -> World {
     drop(black_box(records));
     world

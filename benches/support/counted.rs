@@ -36,9 +36,12 @@ impl Router {
     pub(crate) fn start(folder: &Path, name: &str, configuration: &str) -> anyhow::Result<Self> {
         let file = |suffix: &str| folder.join(format!("{name}.{suffix}"));
         let (counts, log) = (file("callgrind"), file("log"));
+        for old in files_of_threads(&counts)? {
+            std::fs::remove_file(old)?;
+        }
         std::fs::write(file("yaml"), configuration)?;
         let mut process = Command::new("valgrind")
-            .args(["--tool=callgrind", "--quiet"])
+            .args(["--tool=callgrind", "--quiet", "--separate-threads=yes"])
             .arg(format!("--callgrind-out-file={}", counts.display()))
             .args([env!("CARGO_BIN_EXE_scoregate"), "serve"])
             .arg(file("yaml"))
@@ -66,17 +69,45 @@ impl Router {
         Ok(Self { process, counts, log, address })
     }
 
-    /// Ends it and gives all instructions that it took, in all its threads.
-    pub(crate) fn instructions(mut self) -> anyhow::Result<u64> {
+    /// Ends it and gives the instructions of the threads whose work is requests. The control thread is left out: its work
+    /// goes by the clock, and would make every run another.
+    pub(crate) fn instructions(mut self) -> anyhow::Result<Instructions> {
         let id = Pid::from_raw(self.process.id().cast_signed()).expect("a process has an id");
         kill_process(id, Signal::TERM)?;
         let status = self.process.wait()?;
         ensure!(status.success(), "the router ended with {status}; its log is {}", self.log.display());
-        let counts = std::fs::read_to_string(&self.counts)?;
-        let total = counts.lines().find_map(|line| line.strip_prefix("totals: "));
-        let total = total.and_then(|total| total.trim().parse().ok());
-        total.with_context(|| format!("{} has no total", self.counts.display()))
+        let mut found = Instructions::default();
+        for path in files_of_threads(&self.counts)? {
+            let counts = std::fs::read_to_string(&path)?;
+            let total = counts.lines().find_map(|line| line.strip_prefix("totals: "));
+            let total = total.and_then(|total| total.trim().parse::<u64>().ok());
+            let total = total.with_context(|| format!("{} has no total", path.display()))?;
+            if counts.contains("scoregate::data::worker::run") {
+                found.worker += total;
+            } else if counts.contains("scoregate::observe::access::writer::") {
+                found.access_log += total;
+            }
+        }
+        let all_found = found.worker > 0 && found.access_log > 0;
+        ensure!(all_found, "{} names no worker or no writer of the access log", self.counts.display());
+        Ok(found)
     }
+}
+
+/// Instructions by thread.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Instructions {
+    pub(crate) worker: u64,
+    pub(crate) access_log: u64,
+}
+
+/// Callgrind writes one file for each thread, with `-01` and so on after the name that it was given.
+fn files_of_threads(counts: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let prefix = format!("{}-", counts.display());
+    let folder = counts.parent().context("files are in a folder")?;
+    let entries = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+    let paths = entries.into_iter().map(|entry| entry.path());
+    Ok(paths.filter(|path| path.to_string_lossy().starts_with(&prefix)).collect())
 }
 
 impl Drop for Router {

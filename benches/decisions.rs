@@ -14,8 +14,8 @@ use world::{Exchange, World, acquire, gate, route as route_of};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Requests between two pauses in which the access log can catch up; its queue holds more.
-const BATCH: u64 = 2_000;
+/// Requests between two pauses in which the access log can catch up; few enough to stay in the cache.
+const BATCH: u64 = 250;
 
 fn route(criterion: &mut Criterion) {
     let mut world = World::new();
@@ -51,7 +51,7 @@ fn own_decisions(criterion: &mut Criterion) {
                 left -= batch;
                 // What the control thread does each second; without it, what was measured would pile up.
                 metrics::install().run_upkeep();
-                std::thread::sleep(Duration::from_millis(20));
+                std::thread::sleep(Duration::from_millis(2));
             }
             taken
         });

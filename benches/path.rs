@@ -85,6 +85,10 @@ fn main() -> ExitCode {
         eprintln!("path: {error:#}");
         return ExitCode::FAILURE;
     }
+    if let Some(name) = wanted.iter().find(|name| SCENARIOS.iter().all(|scenario| scenario.name != **name)) {
+        eprintln!("path: no scenario is called {name}");
+        return ExitCode::FAILURE;
+    }
     let mut good = true;
     println!("scenario    worker  access log       sum     limit  for one");
     for scenario in &SCENARIOS {

@@ -7,6 +7,7 @@ pub mod files;
 pub mod gate;
 pub mod head;
 pub mod listener;
+pub mod nudge;
 pub mod peer;
 pub mod proxy;
 pub mod record;

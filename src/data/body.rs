@@ -16,6 +16,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::data::peer::Peer;
 use crate::data::record::OpenRecord;
 use crate::data::upstream::Exchange;
 
@@ -78,6 +79,8 @@ pub struct RequestBody {
     limit: u64,
     arrived: u64,
     progress: Rc<Progress>,
+    /// Whose body it is.
+    peer: Option<Rc<Peer>>,
     /// Where the rest goes when the request is answered before all of it has arrived.
     leftovers: Option<Leftovers>,
 }
@@ -90,10 +93,11 @@ pub type Leftovers = UnboundedSender<Incoming>;
 
 impl RequestBody {
     /// A body without a limit yet. What is left of it goes to `leftovers`; without, its connection is closed.
-    pub fn new(incoming: Incoming, leftovers: Option<Leftovers>) -> Self {
+    pub fn new(incoming: Incoming, peer: Rc<Peer>, leftovers: Option<Leftovers>) -> Self {
         let state = if incoming.is_end_stream() { Upload::Complete } else { Upload::Running };
         let mut body = Self::with_state(state);
         body.incoming = Some(incoming);
+        body.peer = Some(peer);
         body.leftovers = leftovers;
         body
     }
@@ -120,6 +124,7 @@ impl RequestBody {
                 bytes: Cell::new(0),
                 starved: Cell::new(false),
             }),
+            peer: None,
             leftovers: None,
         }
     }
@@ -148,8 +153,12 @@ impl RequestBody {
     }
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        let (Some(incoming), Some(peer)) = (&mut self.incoming, &self.peer) else { return Poll::Ready(None) };
+        // hyper wakes the client's half for more, also when this was the last frame.
+        let (polled, _) = peer.nudge.quietly(
+            || (Pin::new(&mut *incoming).poll_frame(cx), incoming.is_end_stream()),
+            |(_, is_last)| *is_last,
+        );
         self.progress.starved.set(polled.is_pending());
         let frame = match ready!(polled) {
             Some(Ok(frame)) => frame,

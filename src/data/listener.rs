@@ -14,14 +14,13 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::data::body::AnswerBody;
 use crate::data::peer::Peer;
 use crate::data::proxy;
 use crate::data::worker::{Place, Shared, Worker};
@@ -145,21 +144,20 @@ impl Connection {
         let (of_peer, of_worker) = (Rc::clone(&peer), Rc::clone(&worker));
         let ended = match self.kind {
             Listener::Data => {
-                let service = tower::service_fn(move |request| {
-                    let served = proxy::handle(Rc::clone(&of_worker), Rc::clone(&of_peer), request);
-                    async move { Ok::<Response<AnswerBody>, Infallible>(served.await) }
+                let service = service_fn(move |request| {
+                    proxy::handle(Rc::clone(&of_worker), Rc::clone(&of_peer), request)
                 });
-                let connection = builder.serve_connection(io, TowerToHyperService::new(service));
+                let connection = builder.serve_connection(io, service);
                 drive(connection, &worker, &peer, |connection| connection.graceful_shutdown()).await
             }
             Listener::Redirect => {
                 let port = self.shared.listen.address.port();
-                let service = tower::service_fn(move |request: Request<Incoming>| {
+                let service = service_fn(move |request: Request<Incoming>| {
                     of_peer.begin(request.version());
                     of_peer.end(Instant::now());
                     std::future::ready(Ok::<_, Infallible>(redirect(&request, port)))
                 });
-                let connection = builder.serve_connection(io, TowerToHyperService::new(service));
+                let connection = builder.serve_connection(io, service);
                 drive(connection, &worker, &peer, |connection| connection.graceful_shutdown()).await
             }
         };
@@ -197,9 +195,12 @@ async fn heard<C, E>(mut connection: Pin<&mut C>, peer: &Peer) -> Result<(), E>
 where
     C: Future<Output = Result<(), E>>,
 {
-    std::future::poll_fn(|cx| match connection.as_mut().poll(cx) {
-        Poll::Ready(ended) => Poll::Ready(ended),
-        Poll::Pending => peer.poll_silenced(cx).map(Ok),
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(ended) = connection.as_mut().poll(&mut peer.nudge.hush()) {
+            return Poll::Ready(ended);
+        }
+        peer.nudge.listen(cx);
+        peer.poll_silenced(cx).map(Ok)
     })
     .await
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderValue, Version};
 use slab::Slab;
 
+use crate::data::nudge::Nudge;
 use crate::data::verify::LastKey;
 
 /// One client's connection.
@@ -22,6 +23,8 @@ pub struct Peer {
     pub tls: bool,
     /// The key that it used last.
     pub last_key: LastKey,
+    /// Wakes the task of the connection.
+    pub nudge: Nudge,
     /// Requests that have no complete answer yet.
     open: Cell<u32>,
     /// When the last answer was complete, or the connection began.
@@ -43,6 +46,7 @@ impl Peer {
             address,
             tls,
             last_key: LastKey::default(),
+            nudge: Nudge::new(),
             open: Cell::new(0),
             quiet_since: Cell::new(now),
             may_be_silent: Cell::new(false),

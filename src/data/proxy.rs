@@ -1,6 +1,7 @@
 //! The path of one request: who, where to, a slot, the replica, the answer. Every way out that is not the model's
 //! answer is a `Reject`; every way out writes the record, since it ends when it is dropped.
 
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -26,8 +27,15 @@ use crate::data::upstream::{self, Answer, SendError};
 use crate::data::worker::Worker;
 use crate::data::world::{Deployment, Endpoint, Snapshot};
 
-/// Serves one request.
-pub async fn handle(worker: Rc<Worker>, peer: Rc<Peer>, request: Request<Incoming>) -> Response<AnswerBody> {
+/// Serves one request. Every failure is an answer, so that the connection never sees an error.
+///
+/// # Errors
+/// None.
+pub async fn handle(
+    worker: Rc<Worker>,
+    peer: Rc<Peer>,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Infallible> {
     let started = Instant::now();
     let (mut parts, incoming) = request.into_parts();
     let survey = Survey::of(&parts.headers);
@@ -36,7 +44,7 @@ pub async fn handle(worker: Rc<Worker>, peer: Rc<Peer>, request: Request<Incomin
     let host = parts.uri.host().or_else(|| parts.headers.get(HOST).and_then(|host| host.to_str().ok()));
     let (endpoint, call) = match snapshot.routes.find(parts.uri.path(), host) {
         Route::Endpoint(index, call) => (Arc::clone(&snapshot.endpoints[index]), call),
-        own => return own_route(own, &worker, &snapshot, &mut parts, survey, record),
+        own => return Ok(own_route(own, &worker, &snapshot, &mut parts, survey, record)),
     };
     record.fields().endpoint = Some(endpoint.settings.name.clone());
     record.attribute(&endpoint.metrics);
@@ -56,7 +64,8 @@ pub async fn handle(worker: Rc<Worker>, peer: Rc<Peer>, request: Request<Incomin
             served_by: &mut served_by,
         };
         let expects_continue = survey.has(Known::Expect);
-        let body = RequestBody::new(incoming, (!expects_continue).then(|| worker.leftovers.clone()));
+        let leftovers = (!expects_continue).then(|| worker.leftovers.clone());
+        let body = RequestBody::new(incoming, Rc::clone(&peer), leftovers);
         path.run(&mut parts, body, expects_continue).await
     };
     let ids = ids.as_ref();
@@ -75,7 +84,7 @@ pub async fn handle(worker: Rc<Worker>, peer: Rc<Peer>, request: Request<Incomin
     if worker.draining.is_given() && parts.version < Version::HTTP_2 {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    response
+    Ok(response)
 }
 
 enum Outcome {

@@ -7,9 +7,7 @@
 //! the task that used it last.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,6 +21,7 @@ use tokio::time::Sleep;
 
 use crate::data::body::RequestBody;
 use crate::data::cork::CorkedStream;
+use crate::data::nudge::Nudge;
 use crate::data::upstream::stream::ReplicaStream;
 
 /// hyper's half that moves bytes.
@@ -61,8 +60,7 @@ impl Wire {
 pub(super) struct Connection {
     sender: SendRequest<RequestBody>,
     wire: Wire,
-    nudge: Arc<Nudge>,
-    waker: Waker,
+    nudge: Nudge,
     /// One timer for all exchanges. Moving it to a later time costs next to nothing, so it is not stopped between them.
     patience: Pin<Box<Sleep>>,
 }
@@ -83,10 +81,8 @@ impl Connection {
     /// A connection on a stream.
     pub(super) async fn open(stream: CorkedStream) -> hyper::Result<Box<Self>> {
         let (sender, open) = http1::handshake(TokioIo::new(ReplicaStream::new(stream))).await?;
-        let nudge = Arc::new(Nudge::default());
-        let waker = Waker::from(Arc::clone(&nudge));
         let patience = Box::pin(tokio::time::sleep(Duration::ZERO));
-        Ok(Box::new(Self { sender, wire: Wire::Open(open), nudge, waker, patience }))
+        Ok(Box::new(Self { sender, wire: Wire::Open(open), nudge: Nudge::new(), patience }))
     }
 
     /// Whether the next request may be sent.
@@ -107,7 +103,7 @@ impl Connection {
         let mut answer = std::pin::pin!(self.sender.try_send_request(request));
         std::future::poll_fn(|cx| {
             // Field by field, since the answer's future is made from `self.sender`.
-            drive(&mut self.wire, &self.nudge, &self.waker);
+            drive(&mut self.wire, &self.nudge);
             if let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 return Poll::Ready(answer.map_err(Failure::Broken));
             }
@@ -126,7 +122,7 @@ impl Connection {
         incoming: &mut Incoming,
         cx: &Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.nudge.hush();
+        let _ = self.nudge.hush();
         let mut unheard = Context::from_waker(Waker::noop());
         let mut polled = Pin::new(&mut *incoming).poll_frame(&mut unheard);
         if polled.is_pending() {
@@ -163,63 +159,12 @@ impl Connection {
     }
 
     fn drive(&mut self) {
-        drive(&mut self.wire, &self.nudge, &self.waker);
+        drive(&mut self.wire, &self.nudge);
     }
 }
 
 /// Moves what can be moved, without waking anybody for what it did itself.
-fn drive(wire: &mut Wire, nudge: &Nudge, waker: &Waker) {
-    nudge.hush();
+fn drive(wire: &mut Wire, nudge: &Nudge) {
     // Whether it has ended shows in the answer.
-    let _ = wire.poll(&mut Context::from_waker(waker));
-}
-
-/// Passes wakes on to the task that waits.
-///
-/// Nothing is lost: what comes while nobody listens is seen by the poll that ends in `listen`, because the connection is
-/// polled after `hush` and the wakes of that poll itself are kept. Other threads do not wake connections; their sockets
-/// belong to the worker's runtime.
-#[derive(Debug, Default)]
-struct Nudge {
-    task: Mutex<Option<Waker>>,
-    listens: AtomicBool,
-    missed: AtomicBool,
-}
-
-impl Nudge {
-    /// From now on wakes are kept.
-    fn hush(&self) {
-        self.listens.store(false, Ordering::Relaxed);
-        self.missed.store(false, Ordering::Relaxed);
-    }
-
-    /// From now on, and for what was kept since `hush`, wakes reach this task.
-    fn listen(&self, cx: &Context<'_>) {
-        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            *task = Some(cx.waker().clone());
-        }
-        drop(task);
-        self.listens.store(true, Ordering::Relaxed);
-        if self.missed.swap(false, Ordering::Relaxed) {
-            cx.waker().wake_by_ref();
-        }
-    }
-}
-
-impl Wake for Nudge {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !self.listens.load(Ordering::Relaxed) {
-            self.missed.store(true, Ordering::Relaxed);
-            return;
-        }
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(task) = task {
-            task.wake();
-        }
-    }
+    let _ = wire.poll(&mut nudge.hush());
 }

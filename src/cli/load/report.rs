@@ -195,7 +195,7 @@ fn deployments(tally: &Tally) -> Vec<Deployment> {
 
 fn warnings(report: &Report, places: usize) -> Vec<String> {
     let mut warnings = Vec::new();
-    let median = report.latency_ms.map_or(0.0, |latency| latency.p50);
+    let median = report.latency_ms.map(|latency| latency.p50);
     if let Some(lag) = report.generator.lag_ms.filter(|lag| is_doubtful(lag.p99, median)) {
         warnings.push(format!(
             "the generator was late (p99 {:.2} ms): the latencies contain its own delay; use a lower rate, a machine \
@@ -213,9 +213,9 @@ fn warnings(report: &Report, places: usize) -> Vec<String> {
     warnings
 }
 
-/// More than 10 % of the median latency, or more than 1 ms and 1 % of it.
-fn is_doubtful(lag: f64, median: f64) -> bool {
-    lag > median / 10.0 && lag > 0.0 || lag > 1.0 && lag > median / 100.0
+/// More than 10 % of the median latency, or more than 1 ms and 1 % of it. All in milliseconds.
+fn is_doubtful(lag: f64, median: Option<f64>) -> bool {
+    median.is_some_and(|median| lag > median / 10.0) || lag > 1.0 && lag > median.unwrap_or(0.0) / 100.0
 }
 
 fn thousandths(number: f64) -> f64 {

@@ -107,6 +107,7 @@ fn lateness_matters_in_proportion() {
         (1.1, 5_000.0, false),
         (0.0, 0.0, false),
     ] {
-        assert_eq!(is_doubtful(lag, median), doubtful, "{lag} of {median}");
+        assert_eq!(is_doubtful(lag, Some(median)), doubtful, "{lag} of {median}");
     }
+    assert!(!is_doubtful(0.9, None) && is_doubtful(1.1, None));
 }

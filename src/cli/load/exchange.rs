@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderValue, Request, Response};
+use http::header::CONTENT_TYPE;
+use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
@@ -71,8 +71,7 @@ impl Exchange<'_> {
         answer: &RefCell<Option<Answer>>,
         complete: &Cell<Option<Instant>>,
     ) -> Result<(), Failure> {
-        let request = self.request().map_err(|error| failure::request(&error))?;
-        let (response, lease) = self.client.send(request).await?;
+        let (response, lease) = self.client.send(self.request()).await?;
         *answer.borrow_mut() = Some(self.head(&response));
         let result = self.body(response, answer, complete).await;
         if complete.get().is_some() {
@@ -81,16 +80,12 @@ impl Exchange<'_> {
         result
     }
 
-    fn request(&self) -> Result<Request<Full<Bytes>>, http::Error> {
-        let Plan { target, is_http2, .. } = self.plan;
+    fn request(&self) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(self.plan.body.clone()));
         *request.method_mut() = self.plan.method.clone();
-        *request.uri_mut() = target.uri(*is_http2)?;
+        *request.uri_mut() = self.plan.uri.clone();
         *request.headers_mut() = self.plan.headers_of(self.arrival.number);
-        if !is_http2 {
-            request.headers_mut().insert(HOST, HeaderValue::from_str(target.authority.as_str())?);
-        }
-        Ok(request)
+        request
     }
 
     fn head(&self, response: &Response<Incoming>) -> Answer {

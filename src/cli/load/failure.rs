@@ -37,11 +37,6 @@ pub(super) fn closed() -> Failure {
     new("connection_closed", None, "the client is closed")
 }
 
-/// What cannot be written as a request.
-pub(super) fn request(error: &http::Error) -> Failure {
-    new("bad_request", None, &error.to_string())
-}
-
 /// No head of an answer.
 pub(super) fn exchange(error: &hyper::Error) -> Failure {
     let reset = caused_by_reset(error);
@@ -147,6 +142,21 @@ mod tests {
             (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
         });
         status(StatusCode::from_u16(code).unwrap(), &headers.collect(), body.as_bytes())
+    }
+
+    #[test]
+    fn the_page_explains_every_code_of_this_file() {
+        let page = include_str!("../../../docs/load.md");
+        let source = include_str!("failure.rs");
+        let production = source.split("#[cfg(test)]").next().unwrap();
+        let words = production.split('"').skip(1).step_by(2);
+        let codes: Vec<&str> = words
+            .filter(|word| word.contains('_') && word.bytes().all(|b| b == b'_' || b.is_ascii_lowercase()))
+            .collect();
+        assert!(codes.len() > 10, "{codes:?}");
+        for code in codes {
+            assert!(page.contains(&format!("`{code}`")), "docs/load.md does not explain `{code}`");
+        }
     }
 
     #[test]

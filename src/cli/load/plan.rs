@@ -12,7 +12,7 @@ use http::header::{
     ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT,
 };
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::args::LoadArgs;
@@ -32,6 +32,8 @@ const LARGEST: u64 = 64 * 1024 * 1024;
 /// What a run will do.
 pub(super) struct Plan {
     pub(super) target: Target,
+    /// As requests name it.
+    pub(super) uri: Uri,
     pub(super) method: Method,
     pub(super) body: Bytes,
     /// Of every request.
@@ -112,12 +114,18 @@ impl Plan {
         }
         default(ACCEPT, if args.stream { "text/event-stream" } else { "*/*" });
         default(USER_AGENT, concat!("scoregate/", env!("CARGO_PKG_VERSION")));
+        let (uri, host) =
+            target.uri_and_host(args.http2).map_err(|error| usage(&format!("the URL: {error}")))?;
+        if let Some(host) = host {
+            headers.insert(HOST, host);
+        }
         let arrivals = match args.poisson {
             true => Arrivals::Poisson { seed: args.seed.unwrap_or_else(rand::random) },
             false => Arrivals::Constant,
         };
         Ok(Self {
             target,
+            uri,
             method: if args.get { Method::GET } else { Method::POST },
             body,
             headers,

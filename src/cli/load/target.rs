@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Uri};
 
 /// Where requests go.
 #[derive(Clone, PartialEq, Eq)]
@@ -54,14 +54,14 @@ impl Target {
         Ok(Self { is_tls, host, port, authority, path })
     }
 
-    /// What a request line says: only the path in HTTP/1.1, everything in HTTP/2.
-    pub(super) fn uri(&self, is_http2: bool) -> Result<Uri, http::Error> {
+    /// How requests say where they go: HTTP/1.1 with the path and a Host header, HTTP/2 with the whole URL.
+    pub(super) fn uri_and_host(&self, is_http2: bool) -> Result<(Uri, Option<HeaderValue>), http::Error> {
         let uri = Uri::builder().path_and_query(self.path.clone());
         if !is_http2 {
-            return uri.build();
+            return Ok((uri.build()?, Some(HeaderValue::from_str(self.authority.as_str())?)));
         }
         let scheme = if self.is_tls { Scheme::HTTPS } else { Scheme::HTTP };
-        uri.scheme(scheme).authority(self.authority.clone()).build()
+        Ok((uri.scheme(scheme).authority(self.authority.clone()).build()?, None))
     }
 }
 
@@ -89,8 +89,13 @@ mod tests {
         assert_eq!((target.is_tls, target.host.as_str(), target.port), (true, "models.example", 443));
         assert_eq!(target.path.as_str(), "/score?code=hush");
         assert_eq!(target.to_string(), "https://models.example:443/score");
-        assert_eq!(target.uri(true).unwrap().to_string(), "https://models.example/score?code=hush");
-        assert_eq!(target.uri(false).unwrap().to_string(), "/score?code=hush");
+        let (uri, host) = target.uri_and_host(true).unwrap();
+        assert_eq!((uri.to_string().as_str(), host), ("https://models.example/score?code=hush", None));
+        let (uri, host) = target.uri_and_host(false).unwrap();
+        assert_eq!(
+            (uri.to_string().as_str(), host.unwrap()),
+            ("/score?code=hush", HeaderValue::from_static("models.example"))
+        );
         let target = Target::parse("http://[::1]:8080").unwrap();
         assert_eq!((target.host.as_str(), target.port, target.path.as_str()), ("::1", 8080, "/"));
     }

@@ -59,6 +59,10 @@ fn the_json_has_these_names() {
     ];
     expected.sort_unstable();
     assert_eq!(names, expected);
+    let page = include_str!("../../../../docs/load.md");
+    for name in names {
+        assert!(page.contains(&format!("`{name}`")), "docs/load.md does not explain `{name}`");
+    }
     assert_eq!(json["target"], "http://127.0.0.1:8080/score");
     assert_eq!(json["seed"], 7);
     assert_eq!(json["requests"], serde_json::json!({"due": 5, "succeeded": 3, "failed": 2, "never_sent": 0}));

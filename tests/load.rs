@@ -194,6 +194,9 @@ async fn failures_without_an_answer_are_told_apart() {
             assert!(number(&report, "/failed_latency_ms/p50") >= 300.0, "{report:#}");
         }
     }
+    let no_http2 = Replica::start();
+    let load = Load::start(no_http2.address(), &[&arguments[..4], &["--http2"]].concat());
+    assert_eq!(number(&load.done().await.report(1), "/requests/failed"), 3.0);
     let report = Load::start(replica::unused_address(), &arguments[..4]).done().await.report(1);
     assert_eq!(report["failures"][0]["code"], "connection_refused", "{report:#}");
 }

@@ -18,7 +18,7 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 /// Send requests to an endpoint at a rate, and show what became of them
 ///
 /// The loop is open: requests are sent at their times whatever the answers do, and a latency counts from the time at
-/// which its request was due. Ctrl-C ends the run early and shows the report, a second one does not wait for answers.
+/// which its request was due. Ctrl-C ends the sending and the run ends with the last answer; a second one does not wait for it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LoadArgs {
     /// Where to send them: http:// or https://, with the path

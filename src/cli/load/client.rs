@@ -30,6 +30,8 @@ use crate::shutdown::Tasks;
 
 /// Requests at once on one HTTP/2 connection: what most servers allow.
 const MOST_STREAMS: usize = 100;
+/// Connections on which an HTTP/2 request is tried before it fails; each of them closed before it was written.
+const TRIES: u32 = 3;
 /// How long a connection may need to become free after the last byte of an answer. It needs longer only if the server
 /// answered without reading the request.
 const SETTLING: Duration = Duration::from_millis(100);
@@ -144,13 +146,15 @@ impl Client {
     }
 
     async fn send_http2(&self, mut request: Request<Body>) -> Result<(Response<Incoming>, Lease), Failure> {
+        let mut tries_left = TRIES;
         loop {
             let stream = self.stream().await?;
             let mut sender = stream.0.sender.clone();
+            tries_left -= 1;
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, Lease::Http2(stream))),
                 Err(mut error) => match error.take_message() {
-                    Some(unsent) if sender.is_closed() => request = unsent,
+                    Some(unsent) if tries_left > 0 && sender.is_closed() => request = unsent,
                     _ => return Err(failure::exchange(&error.into_error())),
                 },
             }

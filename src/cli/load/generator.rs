@@ -87,8 +87,7 @@ impl Generator {
         }
     }
 
-    /// Sends everything that becomes due from `start` on and waits for the answers. A first signal ends the sending,
-    /// a second one the waiting.
+    /// Sends everything that becomes due from `start` on and waits for the answers. A signal ends the one or the other.
     ///
     /// # Errors
     /// The system has no timer for it.
@@ -111,15 +110,9 @@ impl Generator {
                 self.freed.notified().await;
             }
         };
-        let second = async {
-            if !is_interrupted {
-                signals.next().await;
-            }
-            signals.next().await;
-        };
         tokio::select! {
             () = all_answered => {}
-            () = second => is_interrupted = true,
+            () = signals.next() => is_interrupted = true,
         }
         if self.in_flight.get() > 0 {
             self.tally.borrow_mut().cut(&failure::interrupted());

@@ -36,7 +36,7 @@ pub(super) fn clear() {
 fn line(plan: &Plan, tally: &Tally, elapsed: Duration, stage: Stage) -> String {
     let live = tally.live;
     if stage == Stage::Waiting {
-        return format!("waiting for {} answers; Ctrl-C twice ends at once", live.in_flight());
+        return format!("waiting for {} answers; Ctrl-C ends at once", live.in_flight());
     }
     let total = match plan.length {
         Length::Time(time) => format!("{} s", (plan.warm_up + time).as_secs_f64().ceil()),

@@ -21,7 +21,7 @@ pub(super) struct Report {
     pub(super) interrupted: bool,
     /// Requests a second that were to be sent.
     pub(super) rate: f64,
-    /// Requests a second that succeeded.
+    /// Requests a second that succeeded, until the last answer.
     pub(super) achieved_rate: f64,
     /// Of the random gaps.
     pub(super) seed: Option<u64>,

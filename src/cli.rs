@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod launch;
+pub mod load;
 pub mod model;
 pub mod serve;
 pub mod sidecar;

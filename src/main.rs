@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use scoregate::cli::{check, launch, model, serve, sidecar, status};
+use scoregate::cli::{check, launch, load, model, serve, sidecar, status};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -21,6 +21,7 @@ enum Command {
     Check(check::Args),
     #[command(hide = true)]
     Launch(launch::LaunchArgs),
+    Load(Box<load::LoadArgs>),
     /// Run a synthetic model server, for demos, tests and load
     Model(model::ModelArgs),
     Serve(serve::Args),
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Check(args) => check::run(&args),
         Command::Launch(_) => unreachable!("dispatched above"),
+        Command::Load(args) => load::run(&args),
         Command::Model(args) => model::run(args).map(|()| ExitCode::SUCCESS),
         Command::Serve(args) => serve::run(&args),
         Command::Sidecar(args) => sidecar::run(&args),

@@ -176,6 +176,11 @@ impl Replica {
         self.shared.released.send_modify(|released| *released += count);
     }
 
+    /// Streams that `stream` reaches.
+    pub(crate) fn open_streams(&self) -> usize {
+        self.shared.streams.lock().unwrap().len()
+    }
+
     /// Sends a frame to every open stream.
     pub(crate) fn stream(&self, data: &'static str) {
         for stream in &*self.shared.streams.lock().unwrap() {

@@ -1,17 +1,20 @@
 //! One line of the access log: the columns of Azure's traffic log (`AmlOnlineEndpointTrafficLog`), and the time of
 //! each phase. Bytes of clients are cut and made valid text; the query string is left out, it may hold secrets.
 //!
+//! Every request pays for its line, so it is put together by hand from ready pieces.
 //! `docs/access-log.md` explains every column.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, Method, StatusCode, Version};
-use serde::{Serialize, Serializer};
+use http::{HeaderValue, StatusCode, Version};
 
 use super::Record;
-use crate::core::identity::{AuthType, Identity};
+use super::text::{ROOM, client_text, milliseconds, number, text, three_digits};
+use crate::core::identity::AuthType;
 use crate::core::settings::Name;
+
+#[cfg(test)]
+mod tests;
 
 /// Azure's length of the column `UserAgent`, in characters.
 const USER_AGENT_CHARS: usize = 70;
@@ -22,289 +25,204 @@ const PATH_BYTES: usize = 2_048;
 /// Bytes of a method that are kept; clients may invent their own.
 const METHOD_BYTES: usize = 32;
 
-/// A record in a bounded size, with texts of its own: those of the request point into the connection's read
-/// buffer and would keep all of it alive for as long as the line waits.
-#[derive(Debug)]
-pub(super) struct Entry {
-    started_at: SystemTime,
-    method: Method,
-    path: Box<str>,
-    version: Version,
-    endpoint: Option<Name>,
-    deployment: Option<Name>,
-    replica: Option<Arc<str>>,
-    identity: Option<Identity>,
-    status: Option<StatusCode>,
-    reason: Option<&'static str>,
-    model_status: Option<StatusCode>,
-    request_id: Option<Box<str>>,
-    client_request_id: Option<Box<str>>,
-    user_agent: Option<Box<str>>,
-    request_bytes: u64,
-    response_bytes: u64,
-    route_time: Duration,
-    queue_time: Duration,
-    connect_time: Duration,
-    model_time: Option<Duration>,
-    body_time: Duration,
-    total_time: Duration,
-    overhead: Option<Duration>,
+/// Where a thread puts lines together. It grows to the length of the longest line, which is bounded since all
+/// texts of a record are.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    line: Vec<u8>,
+    clock: Clock,
 }
 
-impl Entry {
-    pub(super) fn new(record: &Record) -> Self {
-        let path = record.path.path();
-        Self {
-            started_at: record.started_at,
-            method: short_method(&record.method),
-            path: path[..path.floor_char_boundary(PATH_BYTES)].into(),
-            version: record.version,
-            endpoint: record.endpoint.clone(),
-            deployment: record.deployment.clone(),
-            replica: record.replica.clone(),
-            identity: record.identity.clone(),
-            status: record.status,
-            reason: record.reason,
-            model_status: record.model_status,
-            request_id: record.request_id.as_ref().map(|id| text(id, ID_CHARS)),
-            client_request_id: record.client_request_id.as_ref().map(|id| text(id, ID_CHARS)),
-            user_agent: record.user_agent.as_ref().map(|agent| text(agent, USER_AGENT_CHARS)),
-            request_bytes: record.request_bytes,
-            response_bytes: record.response_bytes,
-            route_time: record.route_time,
-            queue_time: record.queue_time,
-            connect_time: record.connect_time,
-            model_time: record.model_time,
-            body_time: record.body_time,
-            total_time: record.total_time,
-            overhead: record.overhead(),
+impl Scratch {
+    /// The line of a record, line break included.
+    pub(super) fn line(&mut self, record: &Record) -> &[u8] {
+        self.line.clear();
+        write(&mut self.line, &mut self.clock, record);
+        &self.line
+    }
+}
+
+/// Appends the columns in their order. A key comes with what separates it from the value before.
+fn write(line: &mut Vec<u8>, clock: &mut Clock, record: &Record) {
+    line.extend_from_slice(br#"{"Time":""#);
+    clock.write(line, record.started_at);
+    line.extend_from_slice(br#"","Method":""#);
+    // The bytes that a method may have need no escape.
+    let method = record.method.as_str().as_bytes();
+    line.extend_from_slice(&method[..method.len().min(METHOD_BYTES)]);
+    line.extend_from_slice(br#"","Path":""#);
+    let path = record.path.path();
+    text(line, &path[..path.floor_char_boundary(PATH_BYTES)]);
+    line.push(b'"');
+    plain(line, br#","EndpointName":""#, record.endpoint.as_ref().map(Name::as_str));
+    plain(line, br#","DeploymentName":""#, record.deployment.as_ref().map(Name::as_str));
+    quoted(line, br#","Replica":""#, record.replica.as_deref());
+    protocol(line, record.version);
+    match record.status {
+        // The usual case in one piece.
+        Some(StatusCode::OK) => line.extend_from_slice(br#","ResponseCode":200,"ResponseCodeReason":"OK""#),
+        status => {
+            line.extend_from_slice(br#","ResponseCode":"#);
+            code(line, status);
+            plain(line, br#","ResponseCodeReason":""#, phrase(status));
         }
     }
-
-    /// Appends the line, line break included.
-    pub(super) fn write_to(&self, lines: &mut Vec<u8>) {
-        serde_json::to_writer(&mut *lines, &Line::from(self)).expect("a line has only texts and numbers");
-        lines.push(b'\n');
-    }
-}
-
-/// The columns, in their order.
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Line<'a> {
-    time: String,
-    method: &'a str,
-    path: &'a str,
-    endpoint_name: Option<&'a str>,
-    deployment_name: Option<&'a str>,
-    replica: Option<&'a str>,
-    protocol: &'static str,
-    response_code: Option<u16>,
-    response_code_reason: Option<&'static str>,
-    reason: Option<&'static str>,
-    model_status_code: Option<u16>,
-    model_status_reason: Option<&'static str>,
-    request_payload_size: u64,
-    response_payload_size: u64,
-    user_agent: Option<&'a str>,
-    x_request_id: Option<&'a str>,
-    #[serde(rename = "XMSClientRequestId")]
-    x_ms_client_request_id: Option<&'a str>,
-    auth_type: Option<&'static str>,
-    identity_data: Option<&'a str>,
-    total_duration_ms: Milliseconds,
-    request_duration_ms: Milliseconds,
-    response_duration_ms: Option<Milliseconds>,
-    request_throttling_delay_ms: Milliseconds,
-    response_throttling_delay_ms: Milliseconds,
-    route_ms: Milliseconds,
-    queue_ms: Milliseconds,
-    connect_ms: Milliseconds,
-    model_ms: Option<Milliseconds>,
-    body_ms: Milliseconds,
-    overhead_ms: Option<Milliseconds>,
-}
-
-impl<'a> From<&'a Entry> for Line<'a> {
-    fn from(entry: &'a Entry) -> Self {
-        let handed_over = entry.route_time + entry.queue_time + entry.connect_time;
-        let canonical = |status: Option<StatusCode>| status.and_then(|status| status.canonical_reason());
-        Self {
-            time: time(entry.started_at),
-            method: entry.method.as_str(),
-            path: &entry.path,
-            endpoint_name: entry.endpoint.as_ref().map(Name::as_str),
-            deployment_name: entry.deployment.as_ref().map(Name::as_str),
-            replica: entry.replica.as_deref(),
-            protocol: protocol(entry.version),
-            response_code: entry.status.map(|status| status.as_u16()),
-            response_code_reason: canonical(entry.status),
-            reason: entry.reason,
-            model_status_code: entry.model_status.map(|status| status.as_u16()),
-            model_status_reason: canonical(entry.model_status),
-            request_payload_size: entry.request_bytes,
-            response_payload_size: entry.response_bytes,
-            user_agent: entry.user_agent.as_deref(),
-            x_request_id: entry.request_id.as_deref(),
-            x_ms_client_request_id: entry.client_request_id.as_deref(),
-            auth_type: entry.identity.as_ref().map(|identity| auth_type(identity.auth)),
-            identity_data: entry.identity.as_ref().and_then(|identity| identity.subject.as_deref()),
-            total_duration_ms: Milliseconds(entry.total_time),
-            request_duration_ms: Milliseconds(handed_over),
-            response_duration_ms: entry.model_time.map(|model| Milliseconds(handed_over + model)),
-            request_throttling_delay_ms: Milliseconds(entry.queue_time),
-            response_throttling_delay_ms: Milliseconds(Duration::ZERO),
-            route_ms: Milliseconds(entry.route_time),
-            queue_ms: Milliseconds(entry.queue_time),
-            connect_ms: Milliseconds(entry.connect_time),
-            model_ms: entry.model_time.map(Milliseconds),
-            body_ms: Milliseconds(entry.body_time),
-            overhead_ms: entry.overhead.map(Milliseconds),
+    quoted(line, br#","Reason":""#, record.reason);
+    match record.model_status {
+        Some(StatusCode::OK) => line.extend_from_slice(br#","ModelStatusCode":200,"ModelStatusReason":"OK""#),
+        status => {
+            line.extend_from_slice(br#","ModelStatusCode":"#);
+            code(line, status);
+            plain(line, br#","ModelStatusReason":""#, phrase(status));
         }
     }
+    line.extend_from_slice(br#","RequestPayloadSize":"#);
+    number(line, record.request_bytes);
+    line.extend_from_slice(br#","ResponsePayloadSize":"#);
+    number(line, record.response_bytes);
+    client_quoted(line, br#","UserAgent":""#, record.user_agent.as_ref(), USER_AGENT_CHARS);
+    client_quoted(line, br#","XRequestId":""#, record.request_id.as_ref(), ID_CHARS);
+    client_quoted(line, br#","XMSClientRequestId":""#, record.client_request_id.as_ref(), ID_CHARS);
+    let subject = record.identity.as_ref().and_then(|identity| identity.subject.as_deref());
+    auth_type(line, record.identity.as_ref().map(|identity| identity.auth));
+    quoted(line, br#","IdentityData":""#, subject);
+    times(line, record);
+    line.extend_from_slice(b"}\n");
 }
 
-/// Written as milliseconds with three decimals.
-struct Milliseconds(Duration);
+/// The columns from `TotalDurationMs` on.
+fn times(line: &mut Vec<u8>, record: &Record) {
+    let handed_over = record.route_time + record.queue_time + record.connect_time;
+    milliseconds(line, br#","TotalDurationMs":000.000 "#, record.total_time);
+    milliseconds(line, br#","RequestDurationMs":000.000 "#, handed_over);
+    some_milliseconds(
+        line,
+        br#","ResponseDurationMs":000.000 "#,
+        record.model_time.map(|model| handed_over + model),
+    );
+    milliseconds(line, br#","RequestThrottlingDelayMs":000.000 "#, record.queue_time);
+    milliseconds(line, br#","ResponseThrottlingDelayMs":0.000,"RouteMs":000.000 "#, record.route_time);
+    milliseconds(line, br#","QueueMs":000.000 "#, record.queue_time);
+    milliseconds(line, br#","ConnectMs":000.000 "#, record.connect_time);
+    some_milliseconds(line, br#","ModelMs":000.000 "#, record.model_time);
+    milliseconds(line, br#","BodyMs":000.000 "#, record.body_time);
+    some_milliseconds(line, br#","OverheadMs":000.000 "#, record.overhead());
+}
 
-impl Serialize for Milliseconds {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_f64(self.0.as_micros() as f64 / 1_000.0)
+/// A key and text that needs no escape, such as a name or a phrase of the standard, or `null`. The key comes with the
+/// quote of the text.
+#[inline]
+fn plain<const N: usize>(line: &mut Vec<u8>, key: &[u8; N], value: Option<&str>) {
+    line.extend_from_slice(key);
+    let Some(value) = value else { return null(line, 1) };
+    line.extend_from_slice(value.as_bytes());
+    line.push(b'"');
+}
+
+/// The same with any text of our own.
+#[inline]
+fn quoted<const N: usize>(line: &mut Vec<u8>, key: &[u8; N], value: Option<&str>) {
+    line.extend_from_slice(key);
+    let Some(value) = value else { return null(line, 1) };
+    text(line, value);
+    line.push(b'"');
+}
+
+/// The same with text of a client.
+#[inline]
+fn client_quoted<const N: usize>(
+    line: &mut Vec<u8>,
+    key: &[u8; N],
+    value: Option<&HeaderValue>,
+    chars: usize,
+) {
+    line.extend_from_slice(key);
+    let Some(value) = value else { return null(line, 1) };
+    client_text(line, value, chars);
+    line.push(b'"');
+}
+
+/// `null` instead of the last bytes.
+#[inline]
+fn null(line: &mut Vec<u8>, instead: usize) {
+    line.truncate(line.len() - instead);
+    line.extend_from_slice(b"null");
+}
+
+/// The standard's phrase for a status.
+fn phrase(status: Option<StatusCode>) -> Option<&'static str> {
+    status.and_then(|status| status.canonical_reason())
+}
+
+fn code(line: &mut Vec<u8>, status: Option<StatusCode>) {
+    match status {
+        // A status has three digits.
+        Some(status) => {
+            line.extend_from_slice(&three_digits(status.as_u16().into()).to_le_bytes());
+            line.pop();
+        }
+        None => line.extend_from_slice(b"null"),
     }
 }
 
-fn time(at: SystemTime) -> String {
+#[inline]
+fn some_milliseconds<const N: usize>(line: &mut Vec<u8>, key: &[u8; N], time: Option<Duration>) {
+    if let Some(time) = time {
+        return milliseconds(line, key, time);
+    }
+    line.extend_from_slice(key);
+    null(line, ROOM);
+}
+
+/// Writes times of day; works one out only when the second changes.
+#[derive(Debug, Default)]
+struct Clock {
+    /// Since 1970.
+    second: Option<u64>,
+    /// The text of that second, up to the decimal point.
+    text: [u8; 20],
+}
+
+impl Clock {
+    /// RFC 3339 with milliseconds.
+    fn write(&mut self, line: &mut Vec<u8>, at: SystemTime) {
+        let Ok(since) = at.duration_since(SystemTime::UNIX_EPOCH) else {
+            return line.extend_from_slice(in_full(at).as_bytes());
+        };
+        if self.second != Some(since.as_secs()) {
+            let text = in_full(at);
+            let Some(known) = text.as_bytes().first_chunk() else { return };
+            (self.second, self.text) = (Some(since.as_secs()), *known);
+        }
+        line.extend_from_slice(&self.text);
+        let end = three_digits(since.subsec_millis()) | u32::from(b'Z') << 24;
+        line.extend_from_slice(&end.to_le_bytes());
+    }
+}
+
+#[cold]
+fn in_full(at: SystemTime) -> String {
     // A clock beyond the year 9999 has no RFC 3339 form.
     jiff::Timestamp::try_from(at).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
 }
 
-fn text(value: &HeaderValue, chars: usize) -> Box<str> {
-    // A character has at most four bytes; more is not looked at.
-    let bytes = value.as_bytes();
-    let bytes = &bytes[..bytes.len().min(4 * chars)];
-    String::from_utf8_lossy(bytes).chars().take(chars).collect::<String>().into()
-}
-
-fn short_method(method: &Method) -> Method {
-    let name = method.as_str().as_bytes();
-    if name.len() <= METHOD_BYTES {
-        return method.clone();
-    }
-    Method::from_bytes(&name[..METHOD_BYTES]).expect("a part of a method is a method")
-}
-
-fn protocol(version: Version) -> &'static str {
+/// The column as one piece.
+fn protocol(line: &mut Vec<u8>, version: Version) {
     match version {
-        Version::HTTP_09 => "HTTP/0.9",
-        Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_2 => "HTTP/2",
-        Version::HTTP_3 => "HTTP/3",
-        _ => "HTTP/1.1",
+        Version::HTTP_09 => line.extend_from_slice(br#","Protocol":"HTTP/0.9""#),
+        Version::HTTP_10 => line.extend_from_slice(br#","Protocol":"HTTP/1.0""#),
+        Version::HTTP_2 => line.extend_from_slice(br#","Protocol":"HTTP/2""#),
+        Version::HTTP_3 => line.extend_from_slice(br#","Protocol":"HTTP/3""#),
+        _ => line.extend_from_slice(br#","Protocol":"HTTP/1.1""#),
     }
 }
 
-fn auth_type(auth: AuthType) -> &'static str {
+/// The column as one piece.
+fn auth_type(line: &mut Vec<u8>, auth: Option<AuthType>) {
     match auth {
-        AuthType::Anonymous => "None",
-        AuthType::Jwt => "Jwt",
-        AuthType::Key => "Key",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::Value;
-
-    use super::*;
-    use crate::observe::access::tests::record;
-
-    fn line(record: &Record) -> (String, Value) {
-        let mut bytes = Vec::new();
-        Entry::new(record).write_to(&mut bytes);
-        let text = String::from_utf8(bytes).unwrap();
-        let value = serde_json::from_str(text.strip_suffix('\n').unwrap()).unwrap();
-        (text, value)
-    }
-
-    #[test]
-    fn a_line_says_who_what_and_how_long() {
-        let (text, value) = line(&record());
-        let expected = [
-            ("Time", "1970-01-01T00:00:01.500Z".into()),
-            ("Method", "POST".into()),
-            ("Path", "/api/v1/endpoint/demo/score".into()),
-            ("EndpointName", "demo".into()),
-            ("DeploymentName", "blue".into()),
-            ("Replica", "blue-1".into()),
-            ("Protocol", "HTTP/1.1".into()),
-            ("ResponseCode", 200.into()),
-            ("ResponseCodeReason", "OK".into()),
-            ("Reason", Value::Null),
-            ("ModelStatusCode", 200.into()),
-            ("RequestPayloadSize", 10.into()),
-            ("ResponsePayloadSize", 20.into()),
-            ("XRequestId", "r-1".into()),
-            ("XMSClientRequestId", Value::Null),
-            ("AuthType", "Key".into()),
-            ("IdentityData", "primary".into()),
-            ("TotalDurationMs", 50.025.into()),
-            ("RequestDurationMs", 3.015.into()),
-            ("ResponseDurationMs", 43.015.into()),
-            ("RequestThrottlingDelayMs", 2.0.into()),
-            ("RouteMs", 0.015.into()),
-            ("QueueMs", 2.0.into()),
-            ("ConnectMs", 1.0.into()),
-            ("ModelMs", 40.0.into()),
-            ("BodyMs", 7.0.into()),
-            ("OverheadMs", 0.025.into()),
-        ];
-        for (column, expected) in expected {
-            assert_eq!(value[column], expected, "{column} in {text}");
-        }
-    }
-
-    #[test]
-    fn a_query_never_reaches_the_log() {
-        assert!(!line(&record()).0.contains("secret"));
-    }
-
-    #[test]
-    fn hostile_bytes_make_one_line_of_valid_text_in_bounded_length() {
-        let hostile =
-            HeaderValue::from_bytes(&[b"\"},\\\t\xff\xfe\xc3".as_slice(), &[0xe2; 60_000]].concat()).unwrap();
-        let record = Record {
-            method: Method::from_bytes(&[b'X'; 5_000]).unwrap(),
-            path: format!("/{}", "a".repeat(60_000)).parse().unwrap(),
-            user_agent: Some(hostile.clone()),
-            request_id: Some(hostile.clone()),
-            client_request_id: Some(hostile),
-            ..record()
-        };
-        let (text, value) = line(&record);
-        assert_eq!(text.lines().count(), 1);
-        assert!(text.len() < 5_000, "{} bytes", text.len());
-        assert_eq!(value["UserAgent"].as_str().unwrap().chars().count(), USER_AGENT_CHARS);
-        assert!(value["UserAgent"].as_str().unwrap().starts_with("\"},\\\t\u{fffd}"));
-    }
-
-    #[test]
-    fn a_client_that_has_gone_has_no_response_code() {
-        let record = Record { status: None, model_status: None, reason: Some("client_gone"), ..record() };
-        let value = line(&record).1;
-        assert_eq!((&value["ResponseCode"], &value["Reason"]), (&Value::Null, &Value::from("client_gone")));
-    }
-
-    #[test]
-    fn every_column_is_explained_in_the_docs_and_no_other() {
-        let page = include_str!("../../../docs/access-log.md");
-        let rows = page.lines().filter_map(|row| row.strip_prefix("| `")?.split_once('`'));
-        let explained: Vec<&str> = rows.map(|(column, _)| column).collect();
-        let text = line(&record()).0;
-        // The order counts as well, which a parsed object would not keep.
-        let mut columns = explained.clone();
-        columns.sort_by_key(|column| text.find(&format!("\"{column}\":")));
-        assert_eq!(explained, columns);
-        assert!(explained.iter().all(|column| text.contains(&format!("\"{column}\":"))));
-        assert_eq!(explained.len(), line(&record()).1.as_object().unwrap().len());
+        None => line.extend_from_slice(br#","AuthType":null"#),
+        Some(AuthType::Anonymous) => line.extend_from_slice(br#","AuthType":"None""#),
+        Some(AuthType::Jwt) => line.extend_from_slice(br#","AuthType":"Jwt""#),
+        Some(AuthType::Key) => line.extend_from_slice(br#","AuthType":"Key""#),
     }
 }

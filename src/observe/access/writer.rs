@@ -1,39 +1,23 @@
-//! The access log's thread: gathers lines into batches, writes them, and counts exactly what was lost.
+//! The access log's thread: takes what has come together, writes it, and counts exactly what was lost.
 //!
 //! A failing target (disk full, closed pipe) is reported once for each spell of failure and never stops the process.
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError};
-use std::thread;
-use std::time::Duration;
 
-use super::Message;
+use super::queue::Queue;
 
-/// Lines are written when this many bytes have come together, and whenever there is nothing more to take.
-const BATCH: usize = 32 * 1024;
+/// What a buffer grew beyond this is given back when the disk is no longer slow.
+const KEPT: usize = 1 << 20;
 
-/// Pause between two looks at the queue under load. While the thread pauses, a worker that sends a record need
-/// not wake it, which saves a system call for each request.
-const PAUSE: Duration = Duration::from_millis(20);
-
-/// What the writer shares with the handles.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    /// Lines that were not written.
-    pub(super) lost: AtomicU64,
-    /// The file is to be opened again.
-    pub(super) reopen: AtomicBool,
-}
+/// Opens the target anew.
+pub(super) type Open<W> = Box<dyn FnMut() -> io::Result<W> + Send>;
 
 /// The state of the thread.
 pub(super) struct Writer<W> {
     target: W,
-    open: Option<Box<dyn FnMut() -> io::Result<W> + Send>>,
-    shared: Arc<Shared>,
-    /// Whole lines.
-    batch: Vec<u8>,
+    open: Option<Open<W>>,
+    queue: Arc<Queue>,
     /// The target ends in the middle of a line.
     torn: bool,
     /// Writing failed the last time.
@@ -41,53 +25,38 @@ pub(super) struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    pub(super) fn new(
-        target: W,
-        open: Option<Box<dyn FnMut() -> io::Result<W> + Send>>,
-        shared: Arc<Shared>,
-    ) -> Self {
-        Self { target, open, shared, batch: Vec::with_capacity(BATCH), torn: false, failing: false }
+    pub(super) fn new(target: W, open: Option<Open<W>>, queue: Arc<Queue>) -> Self {
+        Self { target, open, queue, torn: false, failing: false }
     }
 
-    /// Writes until every sender is gone and the queue is empty.
-    pub(super) fn run(mut self, messages: &Receiver<Message>) {
-        while let Ok(first) = messages.recv() {
-            self.take(&first);
-            // From here on the thread looks by itself, until one pause has passed without a message.
-            let mut busy = true;
-            while busy {
-                busy = false;
-                loop {
-                    match messages.try_recv() {
-                        Ok(message) => {
-                            self.take(&message);
-                            busy = true;
-                        }
-                        Err(TryRecvError::Empty) => break,
-                        Err(TryRecvError::Disconnected) => return self.flush(),
-                    }
-                }
-                self.flush();
-                thread::park_timeout(PAUSE);
+    /// Writes until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        // Two buffers change places: one is filled while the other is written.
+        let mut spare = Vec::new();
+        let mut had_lines = false;
+        loop {
+            let batch = self.queue.take(spare, had_lines);
+            let (before, after) = batch.lines.split_at(batch.reopen_at.unwrap_or(0));
+            self.write(before);
+            if batch.reopen_at.is_some() {
+                self.reopen();
             }
-        }
-    }
-
-    fn take(&mut self, message: &Message) {
-        if self.shared.reopen.swap(false, Ordering::AcqRel) {
-            self.reopen();
-        }
-        if let Message::Entry(entry) = message {
-            entry.write_to(&mut self.batch);
-            if self.batch.len() >= BATCH {
-                self.flush();
+            self.write(after);
+            if batch.closed {
+                return;
+            }
+            let used = batch.lines.len();
+            had_lines = used > 0;
+            spare = batch.lines;
+            spare.clear();
+            // Not while there is use for it: growing again happens under the lock.
+            if used < KEPT {
+                spare.shrink_to(KEPT);
             }
         }
     }
 
     fn reopen(&mut self) {
-        // What has been taken so far was logged before the call.
-        self.flush();
         match self.open.as_mut().map(|open| open()) {
             Some(Ok(target)) => {
                 self.target = target;
@@ -98,42 +67,44 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    fn flush(&mut self) {
-        if self.batch.is_empty() {
+    fn write(&mut self, lines: &[u8]) {
+        if lines.is_empty() {
             return;
         }
-        if self.torn {
-            self.batch.insert(0, b'\n');
-        }
-        let (written, result) = write_some(&mut self.target, &self.batch);
-        if let Some(last) = written.checked_sub(1) {
-            self.torn = self.batch[last] != b'\n';
-        }
+        let (written, result) = self.write_some(lines);
         match result {
             Ok(()) if self.failing => {
                 self.failing = false;
-                tracing::info!(
-                    lost = self.shared.lost.load(Ordering::Relaxed),
-                    "the access log is written again"
-                );
+                tracing::info!(lost = self.queue.lost(), "the access log is written again");
             }
             Ok(()) => {}
             Err(error) => {
-                let lines = self.batch[written..].iter().filter(|byte| **byte == b'\n').count();
-                // The line break that heals a torn line is not a line of its own.
-                let lines = lines - usize::from(written == 0 && self.batch[0] == b'\n');
-                self.shared.lost.fetch_add(lines as u64, Ordering::Relaxed);
+                let lines = lines[written..].iter().filter(|byte| **byte == b'\n').count();
+                self.queue.lose(lines as u64);
                 if !self.failing {
                     self.failing = true;
                     tracing::error!(%error, lines, "the access log cannot be written; lines are lost and counted");
                 }
             }
         }
-        self.batch.clear();
+    }
+
+    /// Like `write_all` and `flush`, but says how far it came, and ends a torn line first.
+    fn write_some(&mut self, lines: &[u8]) -> (usize, io::Result<()>) {
+        if self.torn {
+            if let (0, result) = write_some(&mut self.target, b"\n") {
+                return (0, result);
+            }
+            self.torn = false;
+        }
+        let (written, result) = write_some(&mut self.target, lines);
+        if let Some(last) = written.checked_sub(1) {
+            self.torn = lines[last] != b'\n';
+        }
+        (written, result.and_then(|()| self.target.flush()))
     }
 }
 
-/// Like `write_all` and `flush`, but says how far it came.
 fn write_some(target: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while written < bytes.len() {
@@ -144,5 +115,5 @@ fn write_some(target: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) 
             Err(error) => return (written, Err(error)),
         }
     }
-    (written, target.flush())
+    (written, Ok(()))
 }

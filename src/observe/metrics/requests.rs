@@ -4,7 +4,7 @@
 //! Labels come from the configuration (names), from the router's table (reasons) and from status codes 100–599, so
 //! their number is bounded whatever clients and models send.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -60,7 +60,10 @@ pub struct DeploymentMetrics {
     client_gone: Counter,
     /// `None` for requests that came to no deployment: they never asked for a slot.
     served: Option<Served>,
-    /// By status sent and reason. Keys appear at run time, written by all workers.
+    /// The usual end, status 200 without a reason: needs no search. Made at the first one, since a metric that was
+    /// made is shown.
+    ok: OnceLock<Ended>,
+    /// The other ends by status sent and reason. Keys appear at run time, written by all workers.
     ended: DashMap<(u16, Option<&'static str>), Ended>,
 }
 
@@ -69,7 +72,9 @@ struct Served {
     queue_wait: Histogram,
     model_duration: Histogram,
     overhead: Histogram,
-    /// By the model's status.
+    /// Status 200, as above.
+    ok: OnceLock<Counter>,
+    /// By the model's other statuses.
     responses: DashMap<u16, Counter>,
 }
 
@@ -78,6 +83,15 @@ struct Served {
 struct Ended {
     requests: Counter,
     rejects: Option<Counter>,
+}
+
+impl Ended {
+    fn count(&self) {
+        self.requests.increment(1);
+        if let Some(rejects) = &self.rejects {
+            rejects.increment(1);
+        }
+    }
 }
 
 impl DeploymentMetrics {
@@ -95,8 +109,10 @@ impl DeploymentMetrics {
                 queue_wait: histogram!(names::QUEUE_WAIT, &labels),
                 model_duration: histogram!(names::MODEL_DURATION, &labels),
                 overhead: histogram!(names::OVERHEAD, &labels),
+                ok: OnceLock::new(),
                 responses: DashMap::new(),
             }),
+            ok: OnceLock::new(),
             ended: DashMap::new(),
             endpoint: e,
             deployment: d,
@@ -105,10 +121,9 @@ impl DeploymentMetrics {
 
     /// Counts a request that has ended.
     pub fn record(&self, record: &Record) {
-        let ended = self.ended(record.status, record.reason);
-        ended.requests.increment(1);
-        if let Some(rejects) = &ended.rejects {
-            rejects.increment(1);
+        match (record.status, record.reason) {
+            (Some(StatusCode::OK), None) => self.ok.get_or_init(|| self.new_ended(200, None)).count(),
+            (status, reason) => self.ended(status, reason).count(),
         }
         if record.reason == Some(CLIENT_GONE) {
             self.client_gone.increment(1);
@@ -124,8 +139,10 @@ impl DeploymentMetrics {
             if let Some(time) = record.overhead() {
                 served.overhead.record(seconds(time));
             }
-            if let Some(status) = record.model_status {
-                self.model_response(served, status).increment(1);
+            match record.model_status {
+                Some(StatusCode::OK) => served.ok.get_or_init(|| self.new_model_response(200)).increment(1),
+                Some(status) => self.model_response(served, status).increment(1),
+                None => {}
             }
         }
     }
@@ -135,16 +152,19 @@ impl DeploymentMetrics {
         if let Some(found) = self.ended.get(&(code, reason)) {
             return found.clone();
         }
-        let (endpoint, deployment) = (self.endpoint.clone(), self.deployment.clone());
-        let labels = [("endpoint", endpoint), ("deployment", deployment), ("code", label(code))];
+        let made = self.new_ended(code, reason);
+        // Two workers may come here at once: both have made handles of the same counters.
+        self.ended.insert((code, reason), made.clone());
+        made
+    }
+
+    fn new_ended(&self, code: u16, reason: Option<&'static str>) -> Ended {
+        let labels = self.labels(code);
         let rejects = reason.filter(|reason| *reason != CLIENT_GONE).map(|reason| {
             let [endpoint, deployment, code] = labels.clone();
             counter!(names::REJECTS, &[endpoint, deployment, code, ("reason", reason.to_owned())])
         });
-        let made = Ended { requests: counter!(names::REQUESTS, &labels), rejects };
-        // Two workers may come here at once: both have made handles of the same counters.
-        self.ended.insert((code, reason), made.clone());
-        made
+        Ended { requests: counter!(names::REQUESTS, &labels), rejects }
     }
 
     fn model_response(&self, served: &Served, status: StatusCode) -> Counter {
@@ -152,11 +172,18 @@ impl DeploymentMetrics {
         if let Some(found) = served.responses.get(&code) {
             return found.clone();
         }
-        let (endpoint, deployment) = (self.endpoint.clone(), self.deployment.clone());
-        let labels = [("endpoint", endpoint), ("deployment", deployment), ("code", label(code))];
-        let made = counter!(names::MODEL_RESPONSES, &labels);
+        let made = self.new_model_response(code);
         served.responses.insert(code, made.clone());
         made
+    }
+
+    fn new_model_response(&self, code: u16) -> Counter {
+        counter!(names::MODEL_RESPONSES, &self.labels(code))
+    }
+
+    fn labels(&self, code: u16) -> [(&'static str, String); 3] {
+        let (endpoint, deployment) = (self.endpoint.clone(), self.deployment.clone());
+        [("endpoint", endpoint), ("deployment", deployment), ("code", label(code))]
     }
 }
 
@@ -245,6 +272,15 @@ mod tests {
         let with = |reason| Record { status: Some(StatusCode::BAD_GATEWAY), reason, ..record() };
         let text = rendered(&[with(None), with(Some("model_broken")), with(None)]);
         has(&text, r#"scoregate_requests_total{endpoint="demo",deployment="blue",code="502"} 3"#);
+        // The usual end is kept apart from the others, but only inside.
+        let with = |reason| Record { reason, ..record() };
+        let text = rendered(&[with(None), with(Some("model_broken")), with(None)]);
+        has(&text, r#"scoregate_requests_total{endpoint="demo",deployment="blue",code="200"} 3"#);
+        let labels = r#"endpoint="demo",deployment="blue",code="200",reason="model_broken""#;
+        has(&text, &format!("scoregate_rejects_total{{{labels}}} 1"));
+        let text = rendered(&[Record { model_status: None, ..with(Some("model_broken")) }]);
+        has(&text, r#"scoregate_requests_total{endpoint="demo",deployment="blue",code="200"} 1"#);
+        assert!(!text.contains("scoregate_model_responses_total{"), "{text}");
     }
 
     #[test]

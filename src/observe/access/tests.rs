@@ -127,6 +127,27 @@ fn a_full_disk_loses_whole_lines_counts_them_and_heals() {
 }
 
 #[test]
+fn a_torn_line_is_ended_once() {
+    let (writer, script) = scripted();
+    let log = AccessLog::with_writer(writer, QUEUE, None).unwrap();
+    let full = || Err(io::ErrorKind::StorageFull.into());
+    // A piece of the first line; the line break and nothing of the second.
+    for answer in [Ok(10), full(), Ok(1), full()] {
+        script.answers.send(answer).unwrap();
+    }
+    for _ in 0..2 {
+        log.log(&record());
+        script.called.recv().unwrap();
+        script.called.recv().unwrap();
+    }
+    drop(script.answers);
+    log.log(&record());
+    drop(log);
+    let written = lines(&script.written);
+    assert_eq!(written.iter().map(String::len).collect::<Vec<_>>(), [10, length() - 1]);
+}
+
+#[test]
 fn reopening_goes_on_in_the_new_file_and_keeps_the_old_one_where_that_fails() {
     let (first, old) = scripted();
     let (second, new) = scripted();
@@ -235,9 +256,9 @@ fn a_thread_that_is_ending_still_logs() {
     drop(script.answers);
     let moved = log.clone();
     std::thread::spawn(move || {
-        // Whichever of the two goes first.
-        moved.log(&record());
+        // What is used first is dropped last, so this goes after the scratch.
         LAST.set(Some(AtTheEnd(moved)));
+        LAST.with_borrow(|last| last.as_ref().unwrap().0.log(&record()));
     })
     .join()
     .unwrap();

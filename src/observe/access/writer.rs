@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::queue::Queue;
 
-/// A buffer that grew beyond this is given back: it held the lines of a slow disk.
+/// What a buffer grew beyond this is given back when the disk is no longer slow.
 const KEPT: usize = 1 << 20;
 
 /// Opens the target anew.
@@ -45,10 +45,14 @@ impl<W: Write> Writer<W> {
             if batch.closed {
                 return;
             }
-            had_lines = !batch.lines.is_empty();
+            let used = batch.lines.len();
+            had_lines = used > 0;
             spare = batch.lines;
             spare.clear();
-            spare.shrink_to(KEPT);
+            // Not while there is use for it: growing again happens under the lock.
+            if used < KEPT {
+                spare.shrink_to(KEPT);
+            }
         }
     }
 

@@ -276,6 +276,8 @@ mod tests {
         let with = |reason| Record { reason, ..record() };
         let text = rendered(&[with(None), with(Some("model_broken")), with(None)]);
         has(&text, r#"scoregate_requests_total{endpoint="demo",deployment="blue",code="200"} 3"#);
+        let labels = r#"endpoint="demo",deployment="blue",code="200",reason="model_broken""#;
+        has(&text, &format!("scoregate_rejects_total{{{labels}}} 1"));
         let text = rendered(&[Record { model_status: None, ..with(Some("model_broken")) }]);
         has(&text, r#"scoregate_requests_total{endpoint="demo",deployment="blue",code="200"} 1"#);
         assert!(!text.contains("scoregate_model_responses_total{"), "{text}");

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST};
-use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
@@ -23,7 +22,7 @@ use crate::data::head::{self, Forwarding, Ids, Known, Survey};
 use crate::data::peer::Peer;
 use crate::data::record::OpenRecord;
 use crate::data::reject::Reject;
-use crate::data::upstream::{self, Answer, SendError};
+use crate::data::upstream::{self, Answer, Outgoing, SendError};
 use crate::data::worker::Worker;
 use crate::data::world::{Deployment, Endpoint, Snapshot};
 
@@ -37,37 +36,38 @@ pub async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let started = Instant::now();
-    let (mut parts, incoming) = request.into_parts();
-    let survey = Survey::of(&parts.headers);
-    let mut record = OpenRecord::new(&parts, started, Rc::clone(&worker.sinks), Rc::clone(&peer));
+    let survey = Survey::of(request.headers());
+    let expects_continue = survey.has(Known::Expect);
+    let mut record = OpenRecord::new(&request, started, Rc::clone(&worker.sinks), Rc::clone(&peer));
+    // Boxed once and edited in place: it is handed on several times before it goes out.
+    let mut request = Box::new(request.map(|incoming| {
+        let leftovers = (!expects_continue).then(|| worker.leftovers.clone());
+        RequestBody::new(incoming, Rc::clone(&peer), leftovers)
+    }));
+    let version = request.version();
     let snapshot = worker.snapshot();
-    let host = parts.uri.host().or_else(|| parts.headers.get(HOST).and_then(|host| host.to_str().ok()));
-    let (endpoint, call) = match snapshot.routes.find(parts.uri.path(), host) {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let (endpoint, call) = match snapshot.routes.find(request.uri().path(), request.uri().host().or(host)) {
         Route::Endpoint(index, call) => (Arc::clone(&snapshot.endpoints[index]), call),
-        own => return Ok(own_route(own, &worker, &snapshot, &mut parts, survey, record)),
+        own => return Ok(own_route(own, &worker, &snapshot, &mut request, survey, record)),
     };
     record.fields().endpoint = Some(endpoint.settings.name.clone());
     record.attribute(&endpoint.metrics);
     let profile = endpoint.settings.profile;
-    let origin = endpoint.settings.cors.as_ref().and_then(|policy| cors::allow(policy, &parts.headers));
+    let origin = endpoint.settings.cors.as_ref().and_then(|policy| cors::allow(policy, request.headers()));
     let mut ids = None;
     let mut served_by = None;
-    let outcome = {
-        let mut path = Path {
-            worker: &worker,
-            peer: &peer,
-            endpoint: &endpoint,
-            call,
-            survey,
-            record: &mut record,
-            ids: &mut ids,
-            served_by: &mut served_by,
-        };
-        let expects_continue = survey.has(Known::Expect);
-        let leftovers = (!expects_continue).then(|| worker.leftovers.clone());
-        let body = RequestBody::new(incoming, Rc::clone(&peer), leftovers);
-        path.run(&mut parts, body, expects_continue).await
+    let path = Path {
+        worker: &worker,
+        peer: &peer,
+        endpoint: &endpoint,
+        call,
+        survey,
+        record: &mut record,
+        ids: &mut ids,
+        served_by: &mut served_by,
     };
+    let outcome = path.run(request).await;
     let ids = ids.as_ref();
     let mut response = match outcome {
         Ok(Outcome::Model(answer, deployment)) => model_answer(answer, &deployment, profile, ids, record),
@@ -81,7 +81,7 @@ pub async fn handle(
     if let Some(origin) = origin {
         origin.mark(headers);
     }
-    if worker.draining.is_given() && parts.version < Version::HTTP_2 {
+    if worker.draining.is_given() && version < Version::HTTP_2 {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -105,45 +105,41 @@ struct Path<'a> {
 }
 
 impl Path<'_> {
-    async fn run(
-        &mut self,
-        parts: &mut Parts,
-        mut body: RequestBody,
-        expects_continue: bool,
-    ) -> Result<Outcome, Reject> {
+    async fn run(mut self, mut request: Outgoing) -> Result<Outcome, Reject> {
         let profile = self.endpoint.settings.profile;
-        let ids = Ids::settle(&mut parts.headers, self.survey, profile, &mut self.worker.rng.borrow_mut())?;
+        let headers = request.headers_mut();
+        let ids = Ids::settle(headers, self.survey, profile, &mut self.worker.rng.borrow_mut())?;
         let fields = self.record.fields();
         fields.request_id = Some(ids.request.clone());
         fields.client_request_id.clone_from(&ids.client);
         *self.ids = Some(ids);
-        head::check(&parts.headers, self.survey, parts.version)?;
-        if let Some(preflight) = self.check_method(parts)? {
+        head::check(request.headers(), self.survey, request.version())?;
+        if let Some(preflight) = self.check_method(&request)? {
             return Ok(Outcome::Own(preflight));
         }
-        self.identify(&parts.headers)?;
-        let deployment = self.choose(&parts.headers)?;
+        self.identify(request.headers())?;
+        let deployment = self.choose(request.headers())?;
         let limit = deployment.settings.request.max_body_bytes;
         if self.survey.has(Known::ContentLength)
-            && declared_length(&parts.headers).is_some_and(|length| length > limit)
+            && declared_length(request.headers()).is_some_and(|length| length > limit)
         {
             return Err(Reject::BodyTooLarge { limit });
         }
-        body.set_limit(limit);
-        let request = self.to_model(parts, body, &deployment);
+        request.body_mut().set_limit(limit);
+        self.address(&mut request, &deployment);
         // A drain's deadline frees whoever still waits, with an answer instead of a cut connection.
         let over = Rc::clone(&self.worker.drain_over);
-        let forward = std::pin::pin!(self.forward(&deployment, request, expects_continue));
+        let forward = std::pin::pin!(self.forward(&deployment, request));
         let answer = over.or(forward).await.unwrap_or(Err(Reject::Draining))?;
         Ok(Outcome::Model(answer, Arc::clone(&deployment)))
     }
 
     /// GET, HEAD and POST go on; a preflight is answered where there is a policy.
-    fn check_method(&self, parts: &Parts) -> Result<Option<Response<Bytes>>, Reject> {
-        match (&parts.method, &self.endpoint.settings.cors) {
+    fn check_method(&self, request: &Outgoing) -> Result<Option<Response<Bytes>>, Reject> {
+        match (request.method(), &self.endpoint.settings.cors) {
             (&Method::GET | &Method::HEAD | &Method::POST, _) => Ok(None),
             _ if self.call == Call::PassThrough => Ok(None),
-            (&Method::OPTIONS, Some(policy)) => Ok(Some(cors::preflight(policy, &parts.headers))),
+            (&Method::OPTIONS, Some(policy)) => Ok(Some(cors::preflight(policy, request.headers()))),
             (_, Some(_)) => Err(Reject::MethodNotAllowed { allow: "GET, HEAD, OPTIONS, POST" }),
             (_, None) => Err(Reject::MethodNotAllowed { allow: "GET, HEAD, POST" }),
         }
@@ -175,49 +171,37 @@ impl Path<'_> {
         Ok(Arc::clone(deployment))
     }
 
-    /// The request as the model is to see it, but for the Host header.
-    fn to_model(
-        &self,
-        parts: &mut Parts,
-        body: RequestBody,
-        deployment: &Deployment,
-    ) -> Request<RequestBody> {
-        let authority = parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
+    /// Makes of the request what the model is to see, but for the Host header.
+    fn address(&self, request: &mut Outgoing, deployment: &Deployment) {
+        let uri = request.uri();
+        let authority = uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
         let routes = &deployment.settings.routes;
         let path = match self.call {
-            Call::PassThrough => parts.uri.path_and_query().cloned(),
-            Call::Score => with_query(&routes.scoring, parts.uri.query()),
-            Call::Swagger => with_query(&routes.swagger, parts.uri.query()),
+            Call::PassThrough => uri.path_and_query().cloned(),
+            Call::Score => with_query(&routes.scoring, uri.query()),
+            Call::Swagger => with_query(&routes.swagger, uri.query()),
         };
-        let mut request = Request::new(body);
-        *request.method_mut() = parts.method.clone();
         *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
-        *request.headers_mut() = std::mem::take(&mut parts.headers);
+        *request.version_mut() = Version::HTTP_11;
+        request.extensions_mut().clear();
         let forwarding = Forwarding {
             authorization: deployment.settings.forward_authorization,
             client: &self.peer.address,
             tls: self.peer.tls,
         };
         head::to_model(request.headers_mut(), self.survey, &forwarding, authority);
-        request
     }
 
     /// Waits for a slot, sends, waits for the head of the answer. A replica that cannot be reached is suspended, and the
     /// request waits for another one with its old place in the queue.
-    async fn forward(
-        &mut self,
-        deployment: &Deployment,
-        mut request: Request<RequestBody>,
-        expects_continue: bool,
-    ) -> Result<Answer, Reject> {
+    async fn forward(&mut self, deployment: &Deployment, mut request: Outgoing) -> Result<Answer, Reject> {
         let limits = &deployment.settings.request;
         let asked = Instant::now();
         let fields = self.record.fields();
         fields.route_time = asked.saturating_duration_since(fields.started);
         let mut acquire = deployment.gate.acquire(asked, limits.max_queue_wait);
         loop {
-            let (permit, admitted) =
-                self.admit(acquire, request.body_mut(), expects_continue, deployment, asked).await?;
+            let (permit, admitted) = self.admit(acquire, request.body_mut(), deployment, asked).await?;
             let target = Arc::clone(permit.target());
             self.record.fields().replica = Some(Arc::clone(&target.name));
             request.headers_mut().insert(HOST, target.host.clone());
@@ -226,7 +210,7 @@ impl Path<'_> {
                 Sent::Unreachable(permit, unsent, error) => {
                     tracing::warn!(replica = %target.name, address = %target.authority, %error, "cannot connect");
                     acquire = permit.suspect();
-                    request = *unsent;
+                    request = unsent;
                 }
             }
         }
@@ -238,7 +222,6 @@ impl Path<'_> {
         &mut self,
         acquire: Acquire,
         body: &mut RequestBody,
-        expects_continue: bool,
         deployment: &Deployment,
         asked: Instant,
     ) -> Result<(Permit, Instant), Reject> {
@@ -250,7 +233,7 @@ impl Path<'_> {
                 return Poll::Ready(Ok(granted));
             }
             at_once = false;
-            if expects_continue {
+            if self.survey.has(Known::Expect) {
                 return Poll::Pending;
             }
             body.poll_ahead(cx).map(Err)
@@ -278,7 +261,7 @@ impl Path<'_> {
     async fn send(
         &mut self,
         permit: Permit,
-        request: Request<RequestBody>,
+        request: Outgoing,
         deployment: &Deployment,
         sent_at: Instant,
     ) -> Result<Sent, Reject> {
@@ -328,7 +311,7 @@ fn named<'a>(endpoint: &'a Endpoint, headers: &HeaderMap) -> Option<&'a Arc<Depl
 
 enum Sent {
     Answered(Answer),
-    Unreachable(Permit, Box<Request<RequestBody>>, std::io::Error),
+    Unreachable(Permit, Outgoing, std::io::Error),
 }
 
 /// What the client's side of the upload has done wrong, if anything.
@@ -412,7 +395,7 @@ fn own_route(
     route: Route,
     worker: &Worker,
     snapshot: &Snapshot,
-    parts: &mut Parts,
+    request: &mut Outgoing,
     survey: Survey,
     record: OpenRecord,
 ) -> Response<AnswerBody> {
@@ -424,11 +407,11 @@ fn own_route(
         Route::Ready => (StatusCode::OK, "ready\n"),
         Route::Endpoint(..) | Route::Unknown => {
             let rng = &mut worker.rng.borrow_mut();
-            let ids = Ids::settle(&mut parts.headers, survey, Profile::Managed, rng).ok();
+            let ids = Ids::settle(request.headers_mut(), survey, Profile::Managed, rng).ok();
             return own_reject(&Reject::UnknownRoute, Profile::Aks, ids.as_ref(), record);
         }
     };
-    if !matches!(parts.method, Method::GET | Method::HEAD) {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return own_reject(&Reject::MethodNotAllowed { allow: "GET, HEAD" }, Profile::Aks, None, record);
     }
     let mut response = Response::new(Bytes::from_static(text.as_bytes()));

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::request::Parts;
+use http::Request;
 
 use crate::data::peer::Peer;
 use crate::observe::access::{AccessLog, Record};
@@ -35,18 +35,18 @@ pub struct OpenRecord {
 
 impl OpenRecord {
     /// A record of a request whose head has just been read.
-    pub fn new(parts: &Parts, started: Instant, sinks: Rc<Sinks>, peer: Rc<Peer>) -> Self {
-        peer.begin(parts.version);
+    pub fn new<B>(request: &Request<B>, started: Instant, sinks: Rc<Sinks>, peer: Rc<Peer>) -> Self {
+        peer.begin(request.version());
         let record = Record {
             started,
             started_at: SystemTime::now(),
-            method: parts.method.clone(),
-            path: parts
-                .uri
+            method: request.method().clone(),
+            path: request
+                .uri()
                 .path_and_query()
                 .cloned()
                 .unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")),
-            version: parts.version,
+            version: request.version(),
             endpoint: None,
             deployment: None,
             replica: None,
@@ -56,7 +56,7 @@ impl OpenRecord {
             model_status: None,
             request_id: None,
             client_request_id: None,
-            user_agent: parts.headers.get(http::header::USER_AGENT).cloned(),
+            user_agent: request.headers().get(http::header::USER_AGENT).cloned(),
             request_bytes: 0,
             response_bytes: 0,
             route_time: Duration::ZERO,

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -129,11 +129,14 @@ impl Drop for Hold {
     }
 }
 
+/// A request to a replica.
+pub type Outgoing = Box<Request<RequestBody>>;
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum SendError {
     /// The replica could not be reached; nothing was sent, and permit and request are as good as new.
-    Connect(Permit, Box<Request<RequestBody>>, io::Error),
+    Connect(Permit, Outgoing, io::Error),
     /// The connection was lost, or what came back is not HTTP.
     Exchange(hyper::Error),
     /// The head of the answer was not there in time.
@@ -206,44 +209,52 @@ impl Upstream {
     pub async fn send(
         self: &Rc<Self>,
         permit: Permit,
-        request: Request<RequestBody>,
+        request: Outgoing,
         limits: Limits,
         connect_time: &mut Duration,
     ) -> Result<Answer, SendError> {
         let (mut permit, mut request) = (permit, request);
         let upload = request.body().progress();
-        let replica = permit.target().id;
-        while let Some(connection) = self.checkout(replica) {
-            let copy = copy_if_safe(&request);
+        loop {
+            let pooled = self.checkout(permit.target().id);
+            let copy = if pooled.is_some() { copy_if_safe(&request) } else { None };
+            let is_fresh = pooled.is_none();
+            let connection = match pooled {
+                Some(connection) => connection,
+                // Boxed, so that requests on a pooled connection do not carry the room that it needs.
+                None => match Box::pin(self.open(&permit, limits, connect_time)).await {
+                    Ok(connection) => connection?,
+                    Err(error) if Instant::now() >= limits.until => {
+                        tracing::debug!(%error, "no time left to connect");
+                        return Err(SendError::TimedOut);
+                    }
+                    Err(error) => return Err(SendError::Connect(permit, request, error)),
+                },
+            };
             let mut hold = Hold::new(self, connection, permit);
-            match hold.connection().exchange(request, limits.until).await {
+            let mut error = match hold.connection().exchange(request, limits.until).await {
                 Ok(response) => return Ok(Answer { response, exchange: Exchange { hold, upload } }),
                 Err(Failure::TimedOut) => return Err(SendError::TimedOut),
-                Err(Failure::Broken(mut error)) => {
-                    let Some(unsent) = error.take_message().or(copy) else {
-                        return Err(SendError::Exchange(error.into_error()));
-                    };
-                    (permit, request) = (hold.end().1, unsent);
-                }
-            }
+                Err(Failure::Broken(error)) => error,
+            };
+            let unsent = if is_fresh { None } else { error.take_message().map(Box::new).or(copy) };
+            let Some(unsent) = unsent else { return Err(SendError::Exchange(error.into_error())) };
+            (permit, request) = (hold.end().1, unsent);
         }
-        // Boxed, so that requests on a pooled connection do not carry the room that it needs.
-        let opened = Box::pin(connect(permit.target().authority.clone(), limits, connect_time)).await;
-        let stream = match opened {
-            Ok(stream) => stream,
-            Err(error) if Instant::now() >= limits.until => {
-                tracing::debug!(%error, "no time left to connect");
-                return Err(SendError::TimedOut);
-            }
-            Err(error) => return Err(SendError::Connect(permit, Box::new(request), error)),
-        };
-        let connection = Connection::open(self.cork.stream(stream)).await.map_err(SendError::Exchange)?;
-        let mut hold = Hold::new(self, connection, permit);
-        match hold.connection().exchange(request, limits.until).await {
-            Ok(response) => Ok(Answer { response, exchange: Exchange { hold, upload } }),
-            Err(Failure::TimedOut) => Err(SendError::TimedOut),
-            Err(Failure::Broken(error)) => Err(SendError::Exchange(error.into_error())),
-        }
+    }
+
+    /// Opens a connection to the replica of a permit.
+    async fn open(
+        &self,
+        permit: &Permit,
+        limits: Limits,
+        time: &mut Duration,
+    ) -> io::Result<Result<Box<Connection>, SendError>> {
+        let began = Instant::now();
+        let timeout = limits.connect_timeout.min(limits.until.saturating_duration_since(began));
+        let stream = Connector { timeout }.oneshot(permit.target().authority.clone()).await;
+        *time += began.elapsed();
+        Ok(Connection::open(self.cork.stream(stream?)).await.map_err(SendError::Exchange))
     }
 
     /// The most recently used idle connection. Whether it is still open shows when it is used.
@@ -260,22 +271,13 @@ impl Upstream {
     }
 }
 
-/// Opens a connection.
-async fn connect(authority: Authority, limits: Limits, time: &mut Duration) -> io::Result<TcpStream> {
-    let began = Instant::now();
-    let timeout = limits.connect_timeout.min(limits.until.saturating_duration_since(began));
-    let stream = Connector { timeout }.oneshot(authority).await;
-    *time += began.elapsed();
-    stream
-}
-
 /// A copy of a request that may be sent twice: GET and HEAD without a body.
-fn copy_if_safe(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+fn copy_if_safe(request: &Outgoing) -> Option<Outgoing> {
     let safe = matches!(*request.method(), http::Method::GET | http::Method::HEAD);
-    if !safe || !http_body::Body::is_end_stream(request.body()) {
+    if !safe || !request.body().is_end_stream() {
         return None;
     }
-    let mut copy = Request::new(RequestBody::empty());
+    let mut copy = Box::new(Request::new(RequestBody::empty()));
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();

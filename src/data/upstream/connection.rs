@@ -22,6 +22,7 @@ use tokio::time::Sleep;
 use crate::data::body::RequestBody;
 use crate::data::cork::CorkedStream;
 use crate::data::nudge::Nudge;
+use crate::data::upstream::Outgoing;
 use crate::data::upstream::stream::ReplicaStream;
 
 /// hyper's half that moves bytes.
@@ -66,13 +67,9 @@ pub(super) struct Connection {
 }
 
 /// Why an exchange has no answer.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "hyper gives the request back by value; a box would be made for each"
-)]
 pub(super) enum Failure {
     /// The connection is of no use; the request comes back if nothing of it was written.
-    Broken(TrySendError<Request<RequestBody>>),
+    Broken(Box<TrySendError<Request<RequestBody>>>),
     /// No head of an answer came in time.
     TimedOut,
 }
@@ -96,16 +93,16 @@ impl Connection {
     /// Sends a request and waits for the head of the answer, at most until `until`.
     pub(super) async fn exchange(
         &mut self,
-        request: Request<RequestBody>,
+        request: Outgoing,
         until: Instant,
     ) -> Result<Response<Incoming>, Failure> {
         self.patience.as_mut().reset(until.into());
-        let mut answer = std::pin::pin!(self.sender.try_send_request(request));
+        let mut answer = std::pin::pin!(self.sender.try_send_request(*request));
         std::future::poll_fn(|cx| {
             // Field by field, since the answer's future is made from `self.sender`.
             drive(&mut self.wire, &self.nudge);
             if let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                return Poll::Ready(answer.map_err(Failure::Broken));
+                return Poll::Ready(answer.map_err(|error| Failure::Broken(Box::new(error))));
             }
             if self.patience.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(Failure::TimedOut));

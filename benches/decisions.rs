@@ -7,7 +7,11 @@ mod world;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use http::HeaderValue;
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use scoregate::data::head::Forwarding;
 use scoregate::observe::metrics;
 use world::{Exchange, World, acquire, gate, route as route_of};
 
@@ -35,6 +39,19 @@ fn slot(criterion: &mut Criterion) {
     }
 }
 
+fn heads(criterion: &mut Criterion) {
+    let client = HeaderValue::from_static("203.0.113.7");
+    let forwarding = Forwarding { authorization: false, client: &client, tls: false };
+    let mut rng = SmallRng::seed_from_u64(1);
+    criterion.bench_function("heads of a request and its answer", |bencher| {
+        bencher.iter_batched_ref(
+            Exchange::new,
+            |exchange| exchange.edit_heads(&mut rng, &forwarding),
+            BatchSize::SmallInput,
+        );
+    });
+}
+
 #[expect(clippy::disallowed_methods, reason = "a bench has no runtime that could be blocked")]
 fn own_decisions(criterion: &mut Criterion) {
     let mut world = World::warm();
@@ -44,9 +61,9 @@ fn own_decisions(criterion: &mut Criterion) {
             let mut left = requests;
             while left > 0 {
                 let batch = left.min(BATCH);
-                let mut exchanges = Exchange::many(batch as usize);
+                let exchanges = Exchange::many(batch as usize);
                 let begin = Instant::now();
-                exchanges.iter_mut().for_each(|exchange| world.own_decisions(exchange));
+                exchanges.iter().for_each(|exchange| world.own_decisions(exchange));
                 taken += begin.elapsed();
                 left -= batch;
                 // What the control thread does each second; without it, what was measured would pile up.
@@ -58,5 +75,5 @@ fn own_decisions(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, route, slot, own_decisions);
+criterion_group!(benches, route, slot, heads, own_decisions);
 criterion_main!(benches);

@@ -20,13 +20,13 @@ use jsonwebtoken::{EncodingKey, Header};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use scoregate::core::identity::{AuthType, Identity, JwtAlgorithm, JwtKey, JwtKeys, JwtSettings};
-use scoregate::core::settings::{AuthMode, AuthSettings, Key, Profile};
+use scoregate::core::settings::{AuthMode, AuthSettings, Key};
 use scoregate::data::gate::Gate;
-use scoregate::data::head::{Forwarding, to_model};
+use scoregate::data::head::Forwarding;
 use scoregate::data::record::OpenRecord;
-use scoregate::data::verify::{TokenCache, Verifier, digest_of};
+use scoregate::data::verify::{LastKey, TokenCache, Verifier, digest_of};
 use scoregate::data::world::{Endpoint, Snapshot};
-use world::{Exchange, World, acquire, gate as gate_of, route as route_of, settle};
+use world::{Exchange, World, acquire, gate as gate_of, route as route_of};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -50,8 +50,8 @@ fn exchanges() -> (World, Vec<Exchange>) {
 // Target 4,000.
 #[library_benchmark]
 #[bench::all(setup = exchanges, config = at_most(27_500))]
-fn own_decisions((mut world, mut exchanges): (World, Vec<Exchange>)) -> (World, Vec<Exchange>) {
-    for exchange in &mut exchanges {
+fn own_decisions((mut world, exchanges): (World, Vec<Exchange>)) -> (World, Vec<Exchange>) {
+    for exchange in &exchanges {
         world.own_decisions(exchange);
     }
     (world, exchanges)
@@ -84,14 +84,12 @@ fn heads() -> (SmallRng, Vec<Exchange>) {
 }
 
 #[library_benchmark]
-#[bench::ids_check_forward(setup = heads, config = at_most(9_000))]
+#[bench::of_request_and_answer(setup = heads, config = at_most(9_000))]
 fn head((mut rng, mut exchanges): (SmallRng, Vec<Exchange>)) -> Vec<Exchange> {
     let client = HeaderValue::from_static("203.0.113.7");
+    let forwarding = Forwarding { authorization: false, client: &client, tls: false };
     for exchange in &mut exchanges {
-        let headers = &mut exchange.request.headers;
-        black_box(settle(headers, Profile::Aks, &mut rng));
-        let forwarding = Forwarding { authorization: false, client: &client, tls: false };
-        to_model(headers, &forwarding, None);
+        exchange.edit_heads(&mut rng, &forwarding);
     }
     exchanges
 }
@@ -102,25 +100,34 @@ fn now_unix() -> u64 {
 
 /// A verifier, what it remembers, and a request for it.
 struct Caller {
-    verifier: Verifier,
+    verifier: Arc<Verifier>,
+    /// `None` is a new connection for each request.
+    last: Option<LastKey>,
     tokens: TokenCache,
     headers: HeaderMap,
     now: u64,
 }
 
 impl Caller {
-    fn new(settings: &AuthSettings, credential: &str) -> Self {
-        let verifier = Verifier::new(settings).expect("the settings are good");
-        let mut headers = Exchange::new().request.headers;
+    fn new(settings: &AuthSettings, credential: &str, last: Option<LastKey>) -> Self {
+        let verifier = Arc::new(Verifier::new(settings).expect("the settings are good"));
+        let mut headers = Exchange::new().request.headers().clone();
         let bearer = HeaderValue::from_str(&format!("Bearer {credential}"));
         headers.insert(AUTHORIZATION, bearer.expect("printable characters"));
-        let mut caller = Self { verifier, tokens: TokenCache::new(), headers, now: now_unix() };
+        let mut caller = Self { verifier, last, tokens: TokenCache::new(), headers, now: now_unix() };
         caller.verify();
         caller
     }
 
+    fn warm(mut self) -> Self {
+        self.verify();
+        self
+    }
+
     fn verify(&mut self) {
-        let identity = self.verifier.authorize(&self.headers, self.now, &mut self.tokens);
+        let new = LastKey::default();
+        let last = self.last.as_ref().unwrap_or(&new);
+        let identity = self.verifier.authorize(&self.headers, self.now, &mut self.tokens, last);
         black_box(identity).expect("the credential is good");
     }
 }
@@ -130,7 +137,12 @@ fn key_of(place: usize, keys: usize) -> Caller {
     let text = |place| format!("a-key-of-many-{place:010}");
     let key = |place| Key { digest: digest_of(text(place).as_bytes()), origin: "inline".to_owned() };
     let settings = AuthSettings { mode: AuthMode::Key, keys: (0..keys).map(key).collect(), jwt: None };
-    Caller::new(&settings, &text(place))
+    Caller::new(&settings, &text(place), None)
+}
+
+/// A caller that sends its requests over one connection.
+fn known_key() -> Caller {
+    Caller { last: Some(LastKey::default()), ..key_of(0, 2) }.warm()
 }
 
 /// A caller with a token that has been verified before.
@@ -152,13 +164,14 @@ fn known_token() -> Caller {
         required_claims: [].into(),
     };
     let settings = AuthSettings { mode: AuthMode::Jwt, keys: Vec::new(), jwt: Some(rules) };
-    Caller::new(&settings, &token.expect("a token can be signed"))
+    Caller::new(&settings, &token.expect("a token can be signed"), None)
 }
 
 #[library_benchmark]
 #[bench::key_of_two(args = (0, 2), setup = key_of, config = at_most(3_300))]
 #[bench::first_key_of_100(args = (0, 100), setup = key_of, config = at_most(9_800))]
 #[bench::last_key_of_100(args = (99, 100), setup = key_of, config = at_most(9_800))]
+#[bench::key_of_the_connection(setup = known_key, config = at_most(500))]
 #[bench::known_token(setup = known_token, config = at_most(9_750))]
 fn verify(mut caller: Caller) -> Caller {
     for _ in 0..TIMES {
@@ -206,7 +219,12 @@ fn ended() -> (World, Vec<OpenRecord>) {
     let deployment = &endpoint.deployments[0];
     let record = |_| {
         let exchange = Exchange::new();
-        let mut record = OpenRecord::new(&exchange.request, Instant::now(), Rc::clone(&world.sinks));
+        let mut record = OpenRecord::new(
+            &exchange.request,
+            Instant::now(),
+            Rc::clone(&world.sinks),
+            Rc::clone(&world.peer),
+        );
         let fields = record.fields();
         fields.endpoint = Some(endpoint.settings.name.clone());
         fields.deployment = Some(deployment.settings.name.clone());

@@ -1,7 +1,8 @@
 //! The router's own decisions without hyper and sockets: the demo's configuration, and one request's way through it.
 //!
-//! `World::own_decisions` goes step by step where `data::proxy::handle` goes, and calls the same functions; what only
-//! hands over to hyper or waits for the network is left out.
+//! `World::own_decisions` goes step by step where `data::proxy::handle` goes, and calls the same functions: snapshot, route,
+//! key, deployment, slot and release, metrics and the record for the access log. What is done to headers is a bench of its
+//! own; what only hands over to hyper or waits for the network is left out.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,24 +12,21 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Cache};
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
-use rand::SeedableRng as _;
+use http::header::HOST;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use rand::rngs::SmallRng;
 use scoregate::config;
 use scoregate::core::admission::{Limits, ReplicaId};
-use scoregate::core::identity::Identity;
 use scoregate::core::route::{Route, Routes};
 use scoregate::core::settings::{AccessLogTarget, Authority, DeploymentSettings, EndpointSettings, Profile};
 use scoregate::data::gate::{Gate, Permit, Target};
-use scoregate::data::head::{self, Forwarding, Ids};
+use scoregate::data::head::{self, Forwarding, Ids, Survey};
+use scoregate::data::peer::Peer;
 use scoregate::data::record::{OpenRecord, Sinks};
 use scoregate::data::verify::{TokenCache, Verifier};
 use scoregate::data::world::{Deployment, Endpoint, Snapshot};
 use scoregate::observe::access::AccessLog;
 use scoregate::observe::metrics::Metrics;
-use scoregate::shutdown::{self, Drain, DrainTrigger};
 
 /// The key that requests carry.
 const KEY: &str = "a-primary-key-0123456789";
@@ -56,19 +54,15 @@ const ANSWER: &str = "\
 pub(crate) struct World {
     snapshot: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     pub(crate) sinks: Rc<Sinks>,
+    pub(crate) peer: Rc<Peer>,
     tokens: TokenCache,
-    rng: SmallRng,
-    client: HeaderValue,
-    drain: Drain,
-    _drain: DrainTrigger,
     _folder: tempfile::TempDir,
 }
 
-/// A request and the answer to it, as hyper hands them over; and what becomes of them.
+/// A request and the answer to it, as hyper hands them over.
 pub(crate) struct Exchange {
-    pub(crate) request: http::request::Parts,
-    to_model: Request<()>,
-    answer: http::response::Parts,
+    pub(crate) request: Request<()>,
+    answer: Response<()>,
 }
 
 impl Exchange {
@@ -82,12 +76,24 @@ impl Exchange {
         *request.headers_mut() = header_map(REQUEST);
         let mut answer = Response::new(());
         *answer.headers_mut() = header_map(ANSWER);
-        Self { request: request.into_parts().0, to_model: Request::new(()), answer: answer.into_parts().0 }
+        Self { request, answer }
     }
 
     /// Many of them.
     pub(crate) fn many(number: usize) -> Vec<Self> {
         (0..number).map(|_| Self::new()).collect()
+    }
+
+    /// Everything that is done to the headers of both.
+    pub(crate) fn edit_heads(&mut self, rng: &mut SmallRng, forwarding: &Forwarding<'_>) {
+        let headers = self.request.headers_mut();
+        let survey = Survey::of(headers);
+        let ids = Ids::settle(headers, survey, Profile::Aks, rng).expect("no id is too long");
+        head::check(headers, survey, Version::HTTP_11).expect("the head is good");
+        head::to_model(headers, survey, forwarding, None);
+        headers.insert(HOST, HeaderValue::from_static("127.0.0.1:20000"));
+        head::to_client(self.answer.headers_mut(), &ids);
+        self.answer.headers_mut().insert(head::DEPLOYMENT, HeaderValue::from_static("blue"));
     }
 }
 
@@ -102,15 +108,11 @@ impl World {
         let routes = Routes::new(settings.endpoints.iter().map(Arc::as_ref));
         let endpoints = settings.endpoints.iter().map(|e| Arc::new(endpoint(e, &handles))).collect();
         let snapshot = Snapshot { generation: 1, settings: Arc::new(settings), routes, endpoints };
-        let (trigger, drain) = shutdown::drain();
         Self {
             snapshot: Cache::new(Arc::new(ArcSwap::from_pointee(snapshot))),
             sinks: Rc::new(Sinks { access, unrouted: handles.deployment(None, None) }),
+            peer: Peer::new(([203, 0, 113, 7], 50_000).into(), false, Instant::now()),
             tokens: TokenCache::new(),
-            rng: SmallRng::seed_from_u64(1),
-            client: HeaderValue::from_static("203.0.113.7"),
-            drain,
-            _drain: trigger,
             _folder: folder,
         }
     }
@@ -118,7 +120,7 @@ impl World {
     /// As it is after some requests.
     pub(crate) fn warm() -> Self {
         let mut world = Self::new();
-        Exchange::many(100).iter_mut().for_each(|exchange| world.own_decisions(exchange));
+        Exchange::many(100).iter().for_each(|exchange| world.own_decisions(exchange));
         world
     }
 
@@ -127,86 +129,49 @@ impl World {
         Arc::clone(self.snapshot.load())
     }
 
-    /// Everything that the router does for a request by itself.
-    pub(crate) fn own_decisions(&mut self, exchange: &mut Exchange) {
-        let Exchange { request, to_model, answer } = exchange;
-        let mut record = OpenRecord::new(request, Instant::now(), Rc::clone(&self.sinks));
+    /// Everything that the router decides and writes down for a request.
+    pub(crate) fn own_decisions(&mut self, exchange: &Exchange) {
+        let request = &exchange.request;
+        let mut record =
+            OpenRecord::new(request, Instant::now(), Rc::clone(&self.sinks), Rc::clone(&self.peer));
         let snapshot = self.snapshot();
         let endpoint = Arc::clone(route(&snapshot, request));
-        record.fields().endpoint = Some(endpoint.settings.name.clone());
         record.attribute(&endpoint.metrics);
-        let profile = endpoint.settings.profile;
-        let ids = settle(&mut request.headers, profile, &mut self.rng);
-        record.fields().request_id = Some(ids.request.clone());
-        record.fields().client_request_id.clone_from(&ids.client);
-        record.fields().identity = Some(self.identify(&endpoint.verifier, &request.headers));
-        let deployment = choose(&endpoint, &request.headers, &mut record);
-        assert!(declared_length(&request.headers) <= deployment.settings.request.max_body_bytes);
-        *to_model = self.to_model(request, &deployment);
-        let permit = self.wait_for_slot(&deployment, &mut record);
-        let target = Arc::clone(permit.target());
-        record.fields().replica = Some(Arc::clone(&target.name));
-        to_model.headers_mut().insert(HOST, target.host.clone());
+        let fields = record.fields();
+        fields.endpoint = Some(endpoint.settings.name.clone());
+        fields.request_id = Some(ID);
+        let now = fields.started_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let last = &self.peer.last_key;
+        let identity = endpoint.verifier.authorize(request.headers(), now, &mut self.tokens, last);
+        fields.identity = Some(identity.expect("the key is good"));
+        let deployment = Arc::clone(endpoint.next().expect("the demo takes traffic"));
+        fields.deployment = Some(deployment.settings.name.clone());
+        record.attribute(&deployment.metrics);
+        let asked = Instant::now();
+        let permit = acquire(&deployment.gate, asked, deployment.settings.request.max_queue_wait);
+        let fields = record.fields();
+        fields.route_time = asked.saturating_duration_since(fields.started);
+        fields.replica = Some(Arc::clone(&permit.target().name));
         // Here the request goes out and the answer's head comes in.
-        let sent_at = Instant::now();
-        record.fields().request_bytes = 200;
-        record.fields().model_time = Some(sent_at.elapsed());
-        record.fields().model_status = Some(answer.status);
-        head::to_client(&mut answer.headers, &ids);
-        record.answered(answer.status, Instant::now());
-        ids.echo(&mut answer.headers);
-        answer.headers.insert(head::DEPLOYMENT, deployment.header.clone());
-        if self.drain.is_draining() {
-            answer.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
+        fields.request_bytes = 200;
+        let head_at = Instant::now();
+        fields.model_time = Some(head_at.saturating_duration_since(asked));
+        fields.model_status = Some(StatusCode::OK);
+        record.answered(StatusCode::OK, head_at);
         // Here the answer's body goes through.
         record.add_response_bytes(200);
         record.complete(Instant::now());
         drop(permit);
     }
-
-    fn identify(&mut self, verifier: &Verifier, headers: &HeaderMap) -> Identity {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        verifier.authorize(headers, now, &mut self.tokens).expect("the key is good")
-    }
-
-    fn to_model(&self, parts: &mut http::request::Parts, deployment: &Deployment) -> Request<()> {
-        let authority = parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
-        let path = PathAndQuery::try_from(deployment.settings.routes.scoring.as_str()).expect("a valid path");
-        let mut request = Request::new(());
-        *request.method_mut() = parts.method.clone();
-        *request.uri_mut() = Uri::from(path);
-        *request.headers_mut() = std::mem::take(&mut parts.headers);
-        let forwarding = Forwarding {
-            authorization: deployment.settings.forward_authorization,
-            client: &self.client,
-            tls: false,
-        };
-        head::to_model(request.headers_mut(), &forwarding, authority);
-        request
-    }
-
-    fn wait_for_slot(&self, deployment: &Deployment, record: &mut OpenRecord) -> Permit {
-        let drain = self.drain.clone();
-        let asked = Instant::now();
-        let permit = acquire(&deployment.gate, asked, deployment.settings.request.max_queue_wait);
-        record.fields().queue_time = asked.elapsed();
-        drop(drain);
-        permit
-    }
 }
 
-/// Ids and the checks of the head.
-pub(crate) fn settle(headers: &mut HeaderMap, profile: Profile, rng: &mut SmallRng) -> Ids {
-    let ids = Ids::settle(headers, profile, rng).expect("no id is too long");
-    head::check(headers, Version::HTTP_11).expect("the head is good");
-    ids
-}
+/// The id of all requests.
+const ID: HeaderValue = HeaderValue::from_static("8f14e45f-ceea-467f-a8f5-9f1b2c3d4e5f");
 
 /// Where a request of the demo goes.
-pub(crate) fn route<'a>(snapshot: &'a Snapshot, request: &http::request::Parts) -> &'a Arc<Endpoint> {
-    let host = request.uri.host().or_else(|| request.headers.get(HOST).and_then(|host| host.to_str().ok()));
-    match snapshot.routes.find(request.uri.path(), host) {
+pub(crate) fn route<'a>(snapshot: &'a Snapshot, request: &Request<()>) -> &'a Arc<Endpoint> {
+    let host = || request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    match snapshot.routes.find(request.uri().path(), host) {
         Route::Endpoint(index, _) => &snapshot.endpoints[index],
         other => unreachable!("{other:?} is not the demo's endpoint"),
     }
@@ -226,20 +191,6 @@ pub(crate) fn acquire(gate: &Arc<Gate>, now: Instant, max_wait: Duration) -> Per
         Poll::Ready(permit) => permit.expect("there are free slots"),
         Poll::Pending => unreachable!("there are free slots"),
     }
-}
-
-fn choose(endpoint: &Endpoint, headers: &HeaderMap, record: &mut OpenRecord) -> Arc<Deployment> {
-    assert!(headers.get_all(head::DEPLOYMENT).iter().next().is_none());
-    let deployment = endpoint.next().expect("the demo takes traffic");
-    let fields = record.fields();
-    fields.deployment = Some(deployment.settings.name.clone());
-    fields.route_time = fields.started.elapsed();
-    record.attribute(&deployment.metrics);
-    Arc::clone(deployment)
-}
-
-fn declared_length(headers: &HeaderMap) -> u64 {
-    headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or_default()
 }
 
 fn endpoint(settings: &Arc<EndpointSettings>, handles: &Metrics) -> Endpoint {
@@ -267,6 +218,8 @@ fn deployment(
     Deployment {
         settings: Arc::clone(settings),
         header: HeaderValue::from_str(settings.name.as_str()).expect("a name is a header value"),
+        scoring: Uri::from_static("/score"),
+        swagger: Uri::from_static("/swagger.json"),
         gate,
         metrics: handles.deployment(Some(&endpoint.name), Some(&settings.name)),
     }

@@ -254,7 +254,11 @@ impl Configurator {
             }
             changed
         });
+        // `config` lets only paths pass.
+        let path = |path: &String| http::Uri::try_from(path.as_str()).unwrap_or_default();
         Deployment {
+            scoring: path(&settings.routes.scoring),
+            swagger: path(&settings.routes.swagger),
             settings: Arc::clone(settings),
             header: http::HeaderValue::from_str(settings.name.as_str()).expect("a name is a header value"),
             gate: Arc::clone(&live.gate),

@@ -161,8 +161,8 @@ impl Routes {
         routes
     }
 
-    /// Where a path (without query) on a host leads (reference §1.1).
-    pub fn find(&self, path: &str, host: Option<&str>) -> Route {
+    /// Where a path (without query) on a host leads (reference §1.1). Most paths say it without the host.
+    pub fn find<'a>(&self, path: &str, host: impl FnOnce() -> Option<&'a str>) -> Route {
         if let Some(endpoint) = self.pass_through {
             return Route::Endpoint(endpoint, Call::PassThrough);
         }
@@ -184,7 +184,7 @@ impl Routes {
             "/readyz" => return Route::Ready,
             _ => {}
         }
-        let in_host = host.and_then(|host| host.split_once('.')).and_then(|(name, _)| self.named(name));
+        let in_host = host().and_then(|host| host.split_once('.')).and_then(|(name, _)| self.named(name));
         match (path.strip_prefix('/').and_then(call_of), in_host.or(self.only)) {
             (Some(call), Some(endpoint)) => Route::Endpoint(endpoint, call),
             _ => Route::Unknown,

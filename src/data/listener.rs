@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+use crate::core::settings::ListenSettings;
 use crate::data::peer::Peer;
 use crate::data::proxy;
 use crate::data::worker::{Place, Shared, Worker};
@@ -116,9 +117,10 @@ impl Connection {
         let stream = self.worker.cork.stream(stream);
         match (&self.shared.tls, self.kind) {
             (Some(tls), Listener::Data) => {
-                let handshake = TlsAcceptor::from(Arc::clone(tls.config())).accept(stream);
+                // Boxed, like the connection itself: a task is moved when it is made, and lives as long as its client.
+                let handshake = Box::pin(TlsAcceptor::from(Arc::clone(tls.config())).accept(stream));
                 match tokio::time::timeout(HANDSHAKE_LIMIT, handshake).await {
-                    Ok(Ok(stream)) => self.converse(stream, address, true).await,
+                    Ok(Ok(stream)) => Box::pin(self.converse(stream, address, true)).await,
                     Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
                 }
@@ -131,13 +133,6 @@ impl Connection {
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let mut builder = auto::Builder::new(LocalExecutor);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            .keep_alive_interval(self.shared.listen.header_timeout)
-            .keep_alive_timeout(HANDSHAKE_LIMIT);
         let worker = self.worker;
         let peer = Peer::new(address, tls, Instant::now());
         let io = TokioIo::new(ClientStream { stream, peer: Rc::clone(&peer) });
@@ -147,7 +142,7 @@ impl Connection {
                 let service = service_fn(move |request| {
                     proxy::handle(Rc::clone(&of_worker), Rc::clone(&of_peer), request)
                 });
-                let connection = builder.serve_connection(io, service);
+                let connection = Box::pin(worker.http.serve_connection(io, service));
                 drive(connection, &worker, &peer, |connection| connection.graceful_shutdown()).await
             }
             Listener::Redirect => {
@@ -157,7 +152,7 @@ impl Connection {
                     of_peer.end(Instant::now());
                     std::future::ready(Ok::<_, Infallible>(redirect(&request, port)))
                 });
-                let connection = builder.serve_connection(io, service);
+                let connection = Box::pin(worker.http.serve_connection(io, service));
                 drive(connection, &worker, &peer, |connection| connection.graceful_shutdown()).await
             }
         };
@@ -167,10 +162,22 @@ impl Connection {
     }
 }
 
+/// How clients' connections are served: HTTP/1.1 and HTTP/2, whichever the client speaks.
+pub fn http(listen: &ListenSettings) -> auto::Builder<LocalExecutor> {
+    let mut builder = auto::Builder::new(LocalExecutor);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(listen.header_timeout)
+        .keep_alive_timeout(HANDSHAKE_LIMIT);
+    builder
+}
+
 /// Moves a connection until it ends or has been silent for too long. When a drain begins it may take one more request and
 /// is then closed gracefully.
 async fn drive<C, E>(
-    connection: C,
+    mut connection: Pin<Box<C>>,
     worker: &Rc<Worker>,
     peer: &Rc<Peer>,
     close: impl FnOnce(Pin<&mut C>),
@@ -178,7 +185,6 @@ async fn drive<C, E>(
 where
     C: Future<Output = Result<(), E>>,
 {
-    let mut connection = std::pin::pin!(connection);
     let _seat = worker.peers.add(peer);
     if let Some(ended) = worker.draining.or(std::pin::pin!(heard(connection.as_mut(), peer))).await {
         return ended;
@@ -187,7 +193,7 @@ where
         return ended;
     }
     close(connection.as_mut());
-    heard(connection, peer).await
+    heard(connection.as_mut(), peer).await
 }
 
 /// Moves a connection until it ends or its peer has been silent for too long.
@@ -227,7 +233,7 @@ fn redirect(request: &Request<Incoming>, port: u16) -> Response<http_body_util::
 
 /// Runs HTTP/2's per-stream tasks on this thread. They end with their connection, which is a tracked task.
 #[derive(Clone, Copy, Debug)]
-struct LocalExecutor;
+pub struct LocalExecutor;
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     #[expect(clippy::disallowed_methods, reason = "ends with its connection, which is tracked")]

@@ -8,9 +8,9 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST};
-use http::uri::PathAndQuery;
+use http::header::{CONNECTION, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::core::route::{Call, Route};
@@ -46,8 +46,11 @@ pub async fn handle(
     }));
     let version = request.version();
     let snapshot = worker.snapshot();
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    let (endpoint, call) = match snapshot.routes.find(request.uri().path(), request.uri().host().or(host)) {
+    let host = || {
+        let header = || request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        request.uri().host().or_else(header)
+    };
+    let (endpoint, call) = match snapshot.routes.find(request.uri().path(), host) {
         Route::Endpoint(index, call) => (Arc::clone(&snapshot.endpoints[index]), call),
         own => return Ok(own_route(own, &worker, &snapshot, &mut request, survey, record)),
     };
@@ -120,9 +123,7 @@ impl Path<'_> {
         self.identify(request.headers())?;
         let deployment = self.choose(request.headers())?;
         let limit = deployment.settings.request.max_body_bytes;
-        if self.survey.has(Known::ContentLength)
-            && declared_length(request.headers()).is_some_and(|length| length > limit)
-        {
+        if request.body().size_hint().lower() > limit {
             return Err(Reject::BodyTooLarge { limit });
         }
         request.body_mut().set_limit(limit);
@@ -175,13 +176,11 @@ impl Path<'_> {
     fn address(&self, request: &mut Outgoing, deployment: &Deployment) {
         let uri = request.uri();
         let authority = uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
-        let routes = &deployment.settings.routes;
-        let path = match self.call {
-            Call::PassThrough => uri.path_and_query().cloned(),
-            Call::Score => with_query(&routes.scoring, uri.query()),
-            Call::Swagger => with_query(&routes.swagger, uri.query()),
+        *request.uri_mut() = match self.call {
+            Call::PassThrough => uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from),
+            Call::Score => with_query(&deployment.scoring, uri.query()),
+            Call::Swagger => with_query(&deployment.swagger, uri.query()),
         };
-        *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
         *request.version_mut() = Version::HTTP_11;
         request.extensions_mut().clear();
         let forwarding = Forwarding {
@@ -324,14 +323,10 @@ fn upload_failure(upload: Upload, limits: &RequestSettings) -> Option<Reject> {
     }
 }
 
-fn declared_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-fn with_query(path: &str, query: Option<&str>) -> Option<PathAndQuery> {
+fn with_query(path: &Uri, query: Option<&str>) -> Uri {
     match query {
-        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")).ok(),
-        None => PathAndQuery::try_from(path).ok(),
+        Some(query) => Uri::try_from(format!("{path}?{query}")).unwrap_or_default(),
+        None => path.clone(),
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
+use hyper_util::server::conn::auto;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::runtime::{LocalOptions, LocalRuntime};
@@ -19,7 +20,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use crate::core::settings::ListenSettings;
 use crate::data::body::{self, Leftovers};
 use crate::data::cork::Cork;
-use crate::data::listener::{self, Listener};
+use crate::data::listener::{self, Listener, LocalExecutor};
 use crate::data::peer::{Patience, Peers};
 use crate::data::record::Sinks;
 use crate::data::signal::Signal;
@@ -56,6 +57,8 @@ pub struct Shared {
 /// One worker's own.
 #[derive(Debug)]
 pub struct Worker {
+    /// How clients' connections are served.
+    pub http: auto::Builder<LocalExecutor>,
     /// Connections from clients.
     pub peers: Peers,
     /// Where small writes wait for each other.
@@ -82,6 +85,7 @@ impl Worker {
         let cork = Cork::new();
         let sinks = Sinks { access: shared.access.clone(), unrouted: Arc::clone(&shared.unrouted) };
         Rc::new(Self {
+            http: listener::http(&shared.listen),
             peers: Peers::default(),
             upstream: Upstream::new(tasks, &cork),
             cork,

@@ -63,6 +63,10 @@ pub struct Deployment {
     pub settings: Arc<DeploymentSettings>,
     /// Its name, as it goes into the answer's header.
     pub header: http::HeaderValue,
+    /// The model's path for scores.
+    pub scoring: http::Uri,
+    /// The model's path for the description of its interface.
+    pub swagger: http::Uri,
     /// Carried from one snapshot to the next by name.
     pub gate: Arc<Gate>,
     /// Handles of its metrics; carried like the gate.

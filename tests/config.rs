@@ -515,6 +515,7 @@ fn endpoint(name: &'static str) -> BoxedStrategy<Value> {
         prop_oneof![Just(json!({})), traffic].boxed(),
         some("cors", Just(json!({ "allow_origins": ["*", "https://a:1"], "max_age_s": 1 }))),
         some("scoring_route", Just(format!("/{name}/x"))),
+        some("server_timing", any::<bool>()),
         (deployment("blue"), deployment("green"))
             .prop_map(|pair| json!({ "deployments": [pair.0, pair.1] }))
             .boxed(),

@@ -57,6 +57,9 @@ pub struct Args {
     /// Access log: stdout, off, or file:PATH.
     #[arg(long, env = "SCOREGATE_ACCESS_LOG", default_value = "stdout")]
     pub access_log: String,
+    /// Answers tell in a `Server-Timing` header how long queue, model and router took.
+    #[arg(long, env = "SCOREGATE_SERVER_TIMING")]
+    pub server_timing: bool,
     /// Data-plane threads; not set: one for each core.
     #[arg(long, env = "SCOREGATE_WORKERS")]
     pub workers: Option<u32>,
@@ -82,7 +85,9 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
         Err(report) => anyhow::bail!("these flags do not fit; as a configuration they are\n{report}"),
     };
     for endpoint in &mut settings.endpoints {
-        for deployment in &mut Arc::make_mut(endpoint).deployments {
+        let endpoint = Arc::make_mut(endpoint);
+        endpoint.server_timing = args.server_timing;
+        for deployment in &mut endpoint.deployments {
             let deployment = Arc::make_mut(deployment);
             deployment.routes.pass_through = true;
             deployment.forward_authorization = args.key.is_none();

@@ -89,6 +89,7 @@ fn endpoint(settings: &EndpointSettings) -> file::Endpoint {
         jwt: jwt.as_ref().map(token_rules).into(),
         cors: settings.cors.as_ref().map(cors).into(),
         scoring_route: settings.scoring_route.clone().map(RoutePath).into(),
+        server_timing: settings.server_timing.into(),
         traffic: Entries(shares.collect()).into(),
         default: settings.default_deployment.and_then(|index| names().nth(index)).into(),
         deployments: list(settings.deployments.iter().map(|settings| deployment(settings))),

@@ -152,6 +152,10 @@ Endpoint {
     cors: Cors,
     /// One more path that scores, such as `/v1/predict`.
     scoring_route: RoutePath,
+    /// Tell clients with a `Server-Timing` header how long a request waited in the queue, how long the model took for
+    /// the head of its answer, and how long the router itself.
+    #[schemars(extend("default" = false))]
+    server_timing: bool,
     /// Deployment → percent of the requests that name no deployment, with up to two decimals. With `default`
     /// the total is at most 100, without it 0 or 100.
     #[schemars(extend("default" = {}))]

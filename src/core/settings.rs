@@ -174,6 +174,8 @@ pub struct EndpointSettings {
     pub cors: Option<CorsSettings>,
     /// One more path that scores, such as `/v1/predict`.
     pub scoring_route: Option<String>,
+    /// Answers tell in a `Server-Timing` header where the time went.
+    pub server_timing: bool,
     /// How requests without a deployment header are split; indices point into `deployments`.
     pub traffic: Traffic,
     /// Index of the deployment that owns all traffic that is not allotted.

@@ -25,6 +25,8 @@ pub const LEGACY_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-
 pub const MODEL_STATUS: HeaderName = HeaderName::from_static("ms-azureml-model-error-statuscode");
 /// Reason phrase of the model behind a 424.
 pub const MODEL_REASON: HeaderName = HeaderName::from_static("ms-azureml-model-error-reason");
+/// Where the time went.
+pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");

@@ -14,7 +14,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::core::route::{Call, Route};
-use crate::core::settings::{Profile, RequestSettings};
+use crate::core::settings::{EndpointSettings, Profile, RequestSettings};
 use crate::data::body::{AnswerBody, RequestBody, Terms, Upload};
 use crate::data::cors;
 use crate::data::gate::{Acquire, Permit, Refusal};
@@ -72,10 +72,13 @@ pub async fn handle(
     };
     let outcome = path.run(request).await;
     let ids = ids.as_ref();
+    let timing = endpoint.settings.server_timing;
     let mut response = match outcome {
-        Ok(Outcome::Model(answer, deployment)) => model_answer(answer, &deployment, profile, ids, record),
-        Ok(Outcome::Own(response)) => own_answer(response, ids, record),
-        Err(reject) => own_reject(&reject, profile, ids, record),
+        Ok(Outcome::Model(answer, deployment)) => {
+            model_answer(answer, &deployment, &endpoint.settings, ids, record)
+        }
+        Ok(Outcome::Own(response)) => own_answer(response, ids, timing, record),
+        Err(reject) => own_reject(&reject, profile, ids, timing, record),
     };
     let headers = response.headers_mut();
     if let Some(deployment) = served_by {
@@ -84,7 +87,7 @@ pub async fn handle(
     if let Some(origin) = origin {
         origin.mark(headers);
     }
-    if worker.draining.is_given() && version < Version::HTTP_2 {
+    if worker.drain.is_draining() && version < Version::HTTP_2 {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -334,10 +337,11 @@ fn with_query(path: &Uri, query: Option<&str>) -> Uri {
 fn model_answer(
     answer: Answer,
     deployment: &Deployment,
-    profile: Profile,
+    endpoint: &EndpointSettings,
     ids: Option<&Ids>,
     mut record: OpenRecord,
 ) -> Response<AnswerBody> {
+    let profile = endpoint.profile;
     let (mut parts, incoming) = answer.response.into_parts();
     if let Some(ids) = ids {
         head::to_client(&mut parts.headers, ids);
@@ -359,11 +363,20 @@ fn model_answer(
     parts.version = Version::default();
     parts.extensions.clear();
     record.fields().status = Some(parts.status);
+    if endpoint.server_timing {
+        // The model may have told its own.
+        parts.headers.append(head::SERVER_TIMING, record.server_timing());
+    }
     let terms = Terms { heard: record.head_at(), stall_limit: deployment.settings.request.timeout };
     Response::from_parts(parts, AnswerBody::model(incoming, answer.exchange, terms, record))
 }
 
-fn own_answer(response: Response<Bytes>, ids: Option<&Ids>, mut record: OpenRecord) -> Response<AnswerBody> {
+fn own_answer(
+    response: Response<Bytes>,
+    ids: Option<&Ids>,
+    timing: bool,
+    mut record: OpenRecord,
+) -> Response<AnswerBody> {
     let now = Instant::now();
     record.answered(response.status(), now);
     record.complete(now);
@@ -372,6 +385,9 @@ fn own_answer(response: Response<Bytes>, ids: Option<&Ids>, mut record: OpenReco
         // The router's own answers have no ids yet.
         ids.echo(response.headers_mut(), Survey::default());
     }
+    if timing {
+        response.headers_mut().insert(head::SERVER_TIMING, record.server_timing());
+    }
     response.map(|bytes| AnswerBody::own(bytes, Some(record)))
 }
 
@@ -379,10 +395,11 @@ fn own_reject(
     reject: &Reject,
     profile: Profile,
     ids: Option<&Ids>,
+    timing: bool,
     mut record: OpenRecord,
 ) -> Response<AnswerBody> {
     record.fields().reason = Some(reject.code());
-    own_answer(reject.response(profile), ids, record)
+    own_answer(reject.response(profile), ids, timing, record)
 }
 
 /// The router's own routes: `/`, `/healthz`, `/readyz`, and everything that is none.
@@ -397,17 +414,23 @@ fn own_route(
     let (status, text) = match route {
         Route::Alive => (StatusCode::OK, "alive\n"),
         Route::Home => (StatusCode::OK, "scoregate\n"),
-        Route::Ready if worker.draining.is_given() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        Route::Ready if worker.drain.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         Route::Ready if !is_ready(snapshot) => (StatusCode::SERVICE_UNAVAILABLE, "no replica is ready\n"),
         Route::Ready => (StatusCode::OK, "ready\n"),
         Route::Endpoint(..) | Route::Unknown => {
             let rng = &mut worker.rng.borrow_mut();
             let ids = Ids::settle(request.headers_mut(), survey, Profile::Managed, rng).ok();
-            return own_reject(&Reject::UnknownRoute, Profile::Aks, ids.as_ref(), record);
+            return own_reject(&Reject::UnknownRoute, Profile::Aks, ids.as_ref(), false, record);
         }
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return own_reject(&Reject::MethodNotAllowed { allow: "GET, HEAD" }, Profile::Aks, None, record);
+        return own_reject(
+            &Reject::MethodNotAllowed { allow: "GET, HEAD" },
+            Profile::Aks,
+            None,
+            false,
+            record,
+        );
     }
     let mut response = Response::new(Bytes::from_static(text.as_bytes()));
     *response.status_mut() = status;

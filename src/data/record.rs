@@ -2,11 +2,12 @@
 //!
 //! Being dropped is the one way a record ends, so that no exit of the path can forget it.
 
+use std::fmt::Write as _;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::Request;
+use http::{HeaderValue, Request};
 
 use crate::data::peer::Peer;
 use crate::observe::access::{AccessLog, Record};
@@ -83,6 +84,31 @@ impl OpenRecord {
     pub fn answered(&mut self, status: http::StatusCode, now: Instant) {
         self.fields().status = Some(status);
         self.head_at = Some(now);
+    }
+
+    /// Where the time up to the head of the answer went, as the value of a `Server-Timing` header (W3C Server Timing §3;
+    /// milliseconds).
+    pub fn server_timing(&mut self) -> HeaderValue {
+        let head_at = self.head_at();
+        let record = self.fields();
+        let total = head_at.saturating_duration_since(record.started);
+        let model = record.model_time.unwrap_or_default();
+        let router = total.saturating_sub(record.queue_time + record.connect_time + model);
+        let mut text = String::new();
+        let mut phase = |name, time: Duration| {
+            let (comma, micros) = (if text.is_empty() { "" } else { ", " }, time.as_micros());
+            // Writing to a text does not fail.
+            let _ = write!(text, "{comma}{name};dur={}.{:03}", micros / 1000, micros % 1000);
+        };
+        phase("queue", record.queue_time);
+        if !record.connect_time.is_zero() {
+            phase("connect", record.connect_time);
+        }
+        if record.model_time.is_some() {
+            phase("model", model);
+        }
+        phase("router", router);
+        HeaderValue::from_str(&text).expect("letters, digits and punctuation are a header value")
     }
 
     /// When the head of the answer went out; its start, if there is none yet.

@@ -71,7 +71,9 @@ pub struct Worker {
     pub tokens: RefCell<TokenCache>,
     /// Draws for ids.
     pub rng: RefCell<SmallRng>,
-    /// The drain has begun.
+    /// When to stop: what is true at this moment.
+    pub drain: Drain,
+    /// The drain has begun: wakes this worker's tasks.
     pub draining: Rc<Signal>,
     /// What still waits must end now.
     pub drain_over: Rc<Signal>,
@@ -92,6 +94,7 @@ impl Worker {
             sinks: Rc::new(sinks),
             tokens: RefCell::new(TokenCache::new()),
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
+            drain: shared.drain.clone(),
             draining: Signal::new(),
             drain_over: Signal::new(),
             leftovers,

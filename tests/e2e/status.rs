@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use crate::replica::{Act, Replica};
-use crate::router::{Router, SCORE, blue, eventually, post};
+use crate::router::{Router, SCORE, blue, call, eventually, post};
 
 fn managed(endpoints: &str) -> String {
     endpoints.replace("auth_mode: none", "auth_mode: none\n    profile: managed")
@@ -198,4 +198,46 @@ async fn a_client_that_does_not_send_its_body_is_told_so() {
     let count = stream.read(&mut answer).await.unwrap();
     let answer = String::from_utf8_lossy(&answer[..count]);
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("client_too_slow"), "{answer}");
+}
+
+/// The parts of a `Server-Timing` header, in milliseconds.
+fn timing(header: &str) -> Vec<(&str, f64)> {
+    header
+        .split(", ")
+        .filter_map(|part| part.split_once(";dur="))
+        .map(|(n, d)| (n, d.parse().unwrap()))
+        .collect()
+}
+
+#[tokio::test]
+async fn server_timing_tells_queue_model_and_router_where_it_is_on() {
+    let replica = Replica::acting(Act::after(50));
+    let endpoints =
+        blue(&[replica.address()], "max_concurrent_requests_per_instance: 1, max_queue_wait_ms: 20000");
+    let router =
+        Router::start(&endpoints.replace("    deployments:", "    server_timing: true\n    deployments:"));
+    let router = router.ready().await;
+    let calls = tokio::join!(post(SCORE, "{}").send(&router), post(SCORE, "{}").send(&router));
+    let mut queued = Vec::new();
+    for reply in [&calls.0, &calls.1] {
+        let parts = timing(reply.header("server-timing"));
+        let of = |name| parts.iter().find(|part| part.0 == name).map_or(0.0, |part| part.1);
+        assert!(
+            parts.iter().map(|part| part.0).eq(["queue", "connect", "model", "router"]
+                .into_iter()
+                .filter(|name| *name != "connect" || of("connect") > 0.0)),
+            "{parts:?}"
+        );
+        assert!(of("model") >= 50.0, "{parts:?}");
+        queued.push(of("queue"));
+    }
+    queued.sort_by(f64::total_cmp);
+    assert!(queued[0] < 50.0 && queued[1] >= 50.0, "one waits for the other: {queued:?}");
+    let refused = post("/api/v1/endpoint/demo/nothing", "{}").send(&router).await;
+    assert_eq!(refused.header("server-timing"), "", "no endpoint, no setting");
+    let refused = call(Method::PUT, SCORE).send(&router).await;
+    let parts = timing(refused.header("server-timing"));
+    assert!(parts.iter().map(|part| part.0).eq(["queue", "router"]), "{parts:?}");
+    let silent = Router::start(&blue(&[replica.address()], "")).ready().await;
+    assert_eq!(post(SCORE, "{}").send(&silent).await.header("server-timing"), "");
 }

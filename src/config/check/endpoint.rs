@@ -56,6 +56,7 @@ impl Check<'_> {
             auth,
             cors,
             scoring_route,
+            server_timing: endpoint.server_timing.value().copied().unwrap_or(false),
             traffic,
             default_deployment,
             deployments: deployments?,

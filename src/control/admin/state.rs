@@ -240,6 +240,7 @@ pub(crate) mod tests {
             auth: AuthSettings { mode: AuthMode::None, keys: Vec::new(), jwt: None },
             cors: None,
             scoring_route: None,
+            server_timing: false,
             traffic: Traffic::new(&[Percent::default(), Percent::new(10.0).unwrap()], Some(0)),
             default_deployment: Some(0),
             deployments: ["blue", "green"].map(deployment).map(Arc::new).into(),

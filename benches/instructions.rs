@@ -47,9 +47,9 @@ fn exchanges() -> (World, Vec<Exchange>) {
     (World::warm(), Exchange::many(TIMES as usize))
 }
 
-// Target 4,000.
+// Target 4,000; of today's 6,040 the line of the access log takes 1,750 and the metrics 770.
 #[library_benchmark]
-#[bench::all(setup = exchanges, config = at_most(27_500))]
+#[bench::all(setup = exchanges, config = at_most(6_650))]
 fn own_decisions((mut world, exchanges): (World, Vec<Exchange>)) -> (World, Vec<Exchange>) {
     for exchange in &exchanges {
         world.own_decisions(exchange);
@@ -71,7 +71,7 @@ fn routed() -> (Arc<Snapshot>, Exchange) {
 }
 
 #[library_benchmark]
-#[bench::find(setup = routed, config = at_most(760))]
+#[bench::find(setup = routed, config = at_most(510))]
 fn route((snapshot, exchange): (Arc<Snapshot>, Exchange)) -> (Arc<Snapshot>, Exchange) {
     for _ in 0..TIMES {
         black_box(route_of(black_box(&snapshot), &exchange.request));
@@ -84,7 +84,7 @@ fn heads() -> (SmallRng, Vec<Exchange>) {
 }
 
 #[library_benchmark]
-#[bench::of_request_and_answer(setup = heads, config = at_most(9_000))]
+#[bench::of_request_and_answer(setup = heads, config = at_most(9_700))]
 fn head((mut rng, mut exchanges): (SmallRng, Vec<Exchange>)) -> Vec<Exchange> {
     let client = HeaderValue::from_static("203.0.113.7");
     let forwarding = Forwarding { authorization: false, client: &client, tls: false };
@@ -168,10 +168,10 @@ fn known_token() -> Caller {
 }
 
 #[library_benchmark]
-#[bench::key_of_two(args = (0, 2), setup = key_of, config = at_most(3_300))]
-#[bench::first_key_of_100(args = (0, 100), setup = key_of, config = at_most(9_800))]
-#[bench::last_key_of_100(args = (99, 100), setup = key_of, config = at_most(9_800))]
-#[bench::key_of_the_connection(setup = known_key, config = at_most(500))]
+#[bench::key_of_two(args = (0, 2), setup = key_of, config = at_most(3_650))]
+#[bench::first_key_of_100(args = (0, 100), setup = key_of, config = at_most(10_100))]
+#[bench::last_key_of_100(args = (99, 100), setup = key_of, config = at_most(10_100))]
+#[bench::key_of_the_connection(setup = known_key, config = at_most(405))]
 #[bench::known_token(setup = known_token, config = at_most(9_750))]
 fn verify(mut caller: Caller) -> Caller {
     for _ in 0..TIMES {
@@ -244,7 +244,7 @@ fn ended() -> (World, Vec<OpenRecord>) {
 }
 
 #[library_benchmark]
-#[bench::metrics_and_log(setup = ended, config = at_most(5_900))]
+#[bench::metrics_and_log(setup = ended, config = at_most(3_230))]
 fn record((world, records): (World, Vec<OpenRecord>)) -> World {
     drop(black_box(records));
     world

@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -307,7 +308,7 @@ def large() -> list[Row]:
 
 def large10m() -> list[Row]:
     """Bodies of 10 MB must flow through, not pile up."""
-    names, ours = ["nginx", "scoregate-open"], "scoregate-open"
+    names, ours = ["nginx-10m", "scoregate-open"], "scoregate-open"
     with bench("large10m", names) as b:
         for n in names:
             b.ask(*b.target(n), b"POST " + b.path(n).encode(), b"{}")
@@ -316,8 +317,8 @@ def large10m() -> list[Row]:
         time.sleep(2)
         after = {n: b.usage(n) for n in names}
     RAW["large10m"].update(before=before, after=after)
-    row = ratio("large10m", out, ours, "nginx", 0.95)
-    memory = ", ".join(f"{n} {before[n]:.1f} → {max(m['pss'] for m in out[n]):.1f} → {after[n]:.1f} MB" for n in (ours, "nginx"))
+    row = ratio("large10m", out, ours, "nginx-10m", 0.95)
+    memory = ", ".join(f"{n} {before[n]:.1f} → {max(m['pss'] for m in out[n]):.1f} → {after[n]:.1f} MB" for n in names[::-1])
     return [row, Row("large10m", "PSS before → highest after a load → 2 s after all", memory)]
 
 
@@ -412,6 +413,7 @@ def idle_connections(scenario: str, name: str) -> tuple[float, float]:
     with bench(scenario, [name]) as b:
         time.sleep(3)
         idle = b.usage(name)
+        RAW.setdefault("memory", {})[f"{name} idle"] = split(b, name)
         for c in connected(b, name, 20):  # what the first request alone brings is not a connection's
             c.close()
         time.sleep(1)
@@ -424,6 +426,12 @@ def idle_connections(scenario: str, name: str) -> tuple[float, float]:
     return idle, each
 
 
+def split(b: Peers, name: str) -> str:
+    """What of the memory is the program's own file, which the system can drop and read again."""
+    text = Path(f"/proc/{b.procs[name].pid}/smaps_rollup").read_text()
+    return ", ".join(f"{k} {int(re.search(rf'Pss_{k}: +([0-9]+)', text)[1]) / 1024:.1f}" for k in ("Anon", "File"))
+
+
 def memory() -> list[Row]:
     """A fresh process each time, because memory once given is seldom given back."""
     out: dict[str, list[float]] = {"idle": [], "clear": [], "tls": []}
@@ -433,19 +441,21 @@ def memory() -> list[Row]:
         for k, v in (("idle", idle), ("clear", clear), ("tls", tls_each)):
             out[k].append(v)
         say(f"memory: round {r + 1}: idle {idle:.1f} MB, a clear connection {clear:.0f} B, a TLS one {tls_each:.0f} B")
-    RAW["memory"] = out
+    RAW["memory"].update(out)
 
     def row(key: str, goal: str, unit: str, f: str, limit: float) -> Row:
         mid = statistics.median(out[key])
         return Row("memory", goal, f"{mid:{f}} {unit}", f"{min(out[key]):{f}}..{max(out[key]):{f}}", met=mid <= limit)
 
-    return [row("idle", "idle: PSS ≤ 15 MB", "MB", ".1f", 15),
+    return [row("idle", "idle: PSS ≤ 15 MB", f"MB ({RAW['memory']['scoregate idle']})", ".1f", 15),
             row("clear", "an idle clear connection ≤ 8 KiB", "B", ".0f", 8 * 1024),
             row("tls", "an idle TLS connection ≤ 20 KiB", "B", ".0f", 20 * 1024)]
 
 
-def gauge(b: Peers, port: int, name: str) -> float:
-    text = b.ask("127.0.0.1", port, b"GET /metrics").decode(errors="replace")
+def gauge(port: int, name: str) -> float:
+    """Not with the harness's `ask`: the admin listener refuses its Host header."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as r:
+        text = r.read().decode()
     return sum(float(x) for x in re.findall(rf"^{name}(?:\{{.*\}})? ([\d.e+]+)", text, re.M))
 
 
@@ -459,7 +469,7 @@ def waiting(b: Peers, name: str) -> list[socket.socket]:
         if i % 1000 == 999:
             say(f"queue: {i + 1} of {WAITING + 1} connections")
     end = time.monotonic() + 30
-    while (n := gauge(b, admin, "scoregate_queue_length")) != WAITING:
+    while (n := gauge(admin, "scoregate_queue_length")) != WAITING:
         if time.monotonic() > end:
             raise RuntimeError(f"{n:.0f} wait and not {WAITING}")
         time.sleep(0.2)
@@ -476,7 +486,7 @@ def queue() -> list[Row]:
         for c in held:
             c.close()
         time.sleep(3)
-        after, left = b.usage(name), gauge(b, b.entries[name]["port"] + 5, "scoregate_queue_length")
+        after, left = b.usage(name), gauge(b.entries[name]["port"] + 5, "scoregate_queue_length")
     RAW["queue"] = dict(before=before, full=full, after=after, left=left)
     return [Row("queue", f"{WAITING:,} requests waiting: PSS grows ≤ 50 MB", f"{full - before:.1f} MB ({before:.1f} → {full:.1f}; "
                 f"3 s after all have gone {after:.1f} MB, {left:.0f} waiting)", met=full - before <= 50 and left == 0)]
@@ -487,9 +497,9 @@ def many_endpoints(port: int, endpoints: int = 100, deployments: int = 5) -> str
     out = [f"access_log: file:{RUN}/scoregate-start.log", f"listen: {{address: 127.0.0.1:{port}, workers: 1}}",
            f"admin: {{address: 127.0.0.1:{port + 5}}}", "endpoints:"]
     for i in range(endpoints):
-        out += [f"  - name: endpoint-{i}", "    default: d0", f"    keys: {{primary: primary-of-endpoint-{i:04}}}", "    deployments:"]
+        out += [f"  - name: endpoint-{i}", "    default: dep-0", f"    keys: {{primary: primary-of-endpoint-{i:04}}}", "    deployments:"]
         for k in range(deployments):
-            out += [f"      - name: d{k}", f"        replicas: [http://{run.UPSTREAMS[(i + k) % 4]}]"]
+            out += [f"      - name: dep-{k}", f"        replicas: [http://{run.UPSTREAMS[(i + k) % 4]}]"]
     return "\n".join(out) + "\n"
 
 
@@ -510,22 +520,27 @@ def first_answer(port: int, path: str, proc: subprocess.Popen[bytes], limit: flo
 
 
 def start() -> list[Row]:
-    port, conf, took = 18900, RUN / "scoregate-start.yaml", []
+    port, conf = 18900, RUN / "scoregate-start.yaml"
+    took: dict[str, list[float]] = {"/healthz": [], "/readyz": []}
     conf.write_text(many_endpoints(port))
     binary = os.environ.get("SCOREGATE_BIN", "target/release/scoregate")
     with bench("small", ["direct"]), open(RUN / "start.log", "ab") as log:
+        m0, o0 = run.machine(), run.own_cpu()
         for i in range(10):
             t0 = time.monotonic()
             p = subprocess.Popen([binary, "serve", str(conf)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
             try:
-                took.append((first_answer(port, "/readyz", p) - t0) * 1e3)
+                for path, times in took.items():
+                    times.append((first_answer(port, path, p) - t0) * 1e3)
             finally:
                 run.stop(p)
-            say(f"start: {i + 1} of 10: {took[-1]:.1f} ms")
+            say(f"start: {i + 1} of 10: " + ", ".join(f"{path} {times[-1]:.1f} ms" for path, times in took.items()))
+        m1, o1 = run.machine(), run.own_cpu()
+    others = max(0.0, m1[0] - m0[0] - (o1 - o0) + m1[1] - m0[1]) / (m1[2] - m0[2])
     RAW["start"] = took
-    mid = statistics.median(took)
-    return [Row("start", "100 endpoints × 5 deployments: exec to /readyz ≤ 50 ms", f"{mid:.1f} ms", f"{min(took):.1f}..{max(took):.1f}",
-                met=mid <= 50)]
+    alive, ready = (statistics.median(times) for times in took.values())
+    return [Row("start", "100 endpoints × 5 deployments: exec to /readyz ≤ 50 ms", f"{ready:.1f} ms (/healthz {alive:.1f} ms)",
+                f"{min(took['/readyz']):.1f}..{max(took['/readyz']):.1f}", others, ready <= 50)]
 
 
 def workers() -> list[Row]:

@@ -14,6 +14,7 @@ import re
 import resource
 import shlex
 import shutil
+import signal
 import socket
 import ssl
 import statistics
@@ -618,13 +619,17 @@ def main() -> None:
     os.environ.setdefault("SCOREGATE_PEERS", str(HERE))
     run.prepare()
     facts, rows, names = about(), [], A.only or list(LINES)
-    for i, name in enumerate(names):
-        say(f"== line {i + 1} of {len(names)}: {name}")
-        new = one(name, LINES[name])
-        rows += new
-        for r in new:
-            say("   " + " | ".join(r.cells()))
-        save(rows, facts)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended
+    try:
+        for i, name in enumerate(names):
+            say(f"== line {i + 1} of {len(names)}: {name}")
+            new = one(name, LINES[name])
+            rows += new
+            for r in new:
+                say("   " + " | ".join(r.cells()))
+            save(rows, facts)
+    except KeyboardInterrupt:
+        say("broken off; the table has the lines that were finished")
     print(table(rows, facts))
 
 

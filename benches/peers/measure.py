@@ -223,16 +223,19 @@ def auth() -> list[Row]:
 def instructions() -> list[Row]:
     """User-space instructions do not depend on the neighbours; two runs take the start out (icount.py)."""
     a = argparse.Namespace(scenario="auth", entries=[str(HERE / "peers.toml")], conns=1)
-    n, found = 500 if A.quick else 1000, {}
-    for name in ("scoregate", "nginx", "haproxy"):
-        wrap = f"valgrind --tool=callgrind --callgrind-out-file={RUN}/icount.%p"
-        low, high = (icount.once(a, name, wrap, c, icount.instructions) for c in (n, 3 * n))
-        found[name] = (high - low) / (2 * n)
-        say(f"instructions: {name} {found[name]:.0f} a request")
+    n, repeats = (500, 2) if A.quick else (2000, 3)
+    found: dict[str, list[float]] = {"scoregate": [], "nginx": [], "haproxy": []}
+    for _ in range(repeats):  # work by the clock, such as the log's, makes them differ a little
+        for name, each in found.items():
+            wrap = f"valgrind --tool=callgrind --callgrind-out-file={RUN}/icount.%p"
+            low, high = (icount.once(a, name, wrap, c, icount.instructions) for c in (n, 3 * n))
+            each.append((high - low) / (2 * n))
+            say(f"instructions: {name} {each[-1]:.0f} a request")
     RAW["instructions"] = found
-    others = ", ".join(f"{n} {found[n]:.0f}" for n in ("nginx", "haproxy"))
-    return [Row("instructions", "auth: user instructions a request ≤ 30000", f"{found['scoregate']:.0f} ({others})",
-                met=0 < found["scoregate"] <= 30_000)]
+    ours, *others = (f"{name} {statistics.median(each):.0f}" for name, each in found.items())
+    mid = statistics.median(found["scoregate"])
+    return [Row("instructions", "auth: user instructions a request ≤ 30000", f"{ours} ({', '.join(others)})",
+                f"{min(found['scoregate']):.0f}..{max(found['scoregate']):.0f}", met=0 < mid <= 30_000)]
 
 
 def b64(data: bytes) -> str:

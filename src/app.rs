@@ -266,6 +266,7 @@ impl Control {
         };
         // Operators can watch the drain; their listener ends last.
         let (end_admin, admin_ends) = drain();
+        let certificates_end = admin_ends.clone();
         let admin_tasks = Tasks::new();
         admin_tasks.spawn(async move {
             if let Err(error) = admin::serve(admin, context, admin_ends).await {
@@ -274,7 +275,7 @@ impl Control {
         });
         admin_tasks.spawn(metrics::upkeep(self.drain.clone()));
         if let Some(tls) = self.tls {
-            admin_tasks.spawn(CertificateWatch::new(tls).run(self.drain.clone()));
+            admin_tasks.spawn(CertificateWatch::new(tls).run(certificates_end));
         }
         // Replicas live until no worker can need them any more.
         reloader.run(self.requests, async move { while workers_done.recv().await.is_some() {} }).await;

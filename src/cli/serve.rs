@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::app::{self, Running};
 use crate::config;
 use crate::core::settings::Settings;
+use crate::observe::metrics;
 
 /// How long an end that was forced may take.
 const FORCED_END: Duration = Duration::from_secs(3);
@@ -53,6 +54,9 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
 /// # Errors
 /// Whatever keeps the router from starting.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    // The clock of the metrics takes about 10 ms to calibrate, during which the file can be read. Should there be no
+    // thread to be had, whoever needs the metrics first waits for it.
+    let _ = std::thread::Builder::new().name("calibrate".into()).spawn(metrics::install);
     let Some(file) = &args.file else { return demo(args) };
     let loaded = match config::load(file) {
         Ok(loaded) => loaded,

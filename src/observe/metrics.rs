@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tokio::time::Instant;
 
 use crate::core::settings::Name;
 use crate::shutdown::Drain;
@@ -40,11 +41,15 @@ pub fn install() -> &'static PrometheusHandle {
     })
 }
 
+/// Time between two moves.
+const UPKEEP: Duration = Duration::from_secs(1);
+
 /// Moves what was measured from the workers' buffers into the histograms, each second, until the drain begins.
 /// Without it the buffers grow until somebody renders.
 pub async fn upkeep(mut drain: Drain) {
     let handle = install();
-    let mut second = tokio::time::interval(Duration::from_secs(1));
+    // Not at once: at the start there is nothing to move, but many histograms to look at.
+    let mut second = tokio::time::interval_at(Instant::now() + UPKEEP, UPKEEP);
     loop {
         tokio::select! {
             _ = second.tick() => handle.run_upkeep(),

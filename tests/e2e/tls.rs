@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use http_body_util::{BodyExt as _, Empty};
@@ -71,7 +72,7 @@ fn served() -> Served {
     let replica = Replica::start();
     let path = folder.path().display();
     let top = format!(
-        "listen:\n  address: \"127.0.0.1:0\"\n  workers: 1\n  tls:\n    redirect_from: \"127.0.0.1:0\"\n    certificates:\n      \
+        "drain_timeout_ms: 3600000\nlisten:\n  address: \"127.0.0.1:0\"\n  workers: 1\n  tls:\n    redirect_from: \"127.0.0.1:0\"\n    certificates:\n      \
          - {{ certificate: {path}/one.pem, key: {path}/one.key }}\n      \
          - {{ certificate: {path}/two.pem, key: {path}/two.key }}\n"
     );
@@ -90,6 +91,17 @@ async fn each_name_gets_its_certificate_and_requests_are_served() {
     assert!(connect(&one, address, "two.example").await.is_err());
     let seen = served._replica.requests();
     assert_eq!(seen[0].headers["x-forwarded-proto"], "https");
+}
+
+#[tokio::test]
+async fn a_drain_without_requests_does_not_wait_for_its_deadline() {
+    let served = served();
+    let client = client(&[served.one.clone()], b"http/1.1");
+    let status = score(connect(&client, served.router.address(), "one.example").await.unwrap()).await;
+    assert_eq!(status, StatusCode::OK);
+    let drained = tokio::task::spawn_blocking(move || served.router.drain());
+    // The deadline is an hour away.
+    tokio::time::timeout(Duration::from_secs(60), drained).await.expect("it ends by itself").unwrap();
 }
 
 #[tokio::test]

@@ -228,3 +228,118 @@ impl AsyncWrite for CorkedStream {
         Pin::new(&mut line.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::runtime::{Builder, LocalOptions};
+
+    use super::*;
+    use crate::shutdown::Tasks;
+
+    /// Runs a test with a corked stream and the other end of its connection, which reads only when it is told to.
+    fn with_pair<T>(test: impl AsyncFnOnce(CorkedStream, std::net::TcpStream) -> T) -> T {
+        let runtime =
+            Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            let (peer, _) = listener.accept().unwrap();
+            let cork = Cork::new();
+            let stream = cork.stream(stream);
+            Tasks::new().spawn_local(async move { cork.run().await });
+            test(stream, peer).await
+        })
+    }
+
+    fn bytes(length: usize, seed: usize) -> Vec<u8> {
+        (0..length).map(|n| (n * 7 + seed * 31) as u8).collect()
+    }
+
+    #[test]
+    fn what_is_written_comes_whole_and_in_order_whatever_its_size() {
+        let sizes = [1, 10, 2047, 2048, 2049, 100, 300_000, 7, 2000, 2000, 90_000, 3];
+        let expected: Vec<u8> = sizes.iter().enumerate().flat_map(|(n, size)| bytes(*size, n)).collect();
+        let received = with_pair(async |mut stream, mut peer| {
+            let reader = std::thread::spawn(move || {
+                let mut all = Vec::new();
+                peer.read_to_end(&mut all).map(|_| all)
+            });
+            for (n, size) in sizes.iter().enumerate() {
+                stream.write_all(&bytes(*size, n)).await.unwrap();
+                if n % 3 == 0 {
+                    stream.flush().await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+            }
+            stream.shutdown().await.unwrap();
+            tokio::task::spawn_blocking(move || reader.join().unwrap().unwrap()).await.unwrap()
+        });
+        assert!(received == expected, "{} of {} bytes, or in another order", received.len(), expected.len());
+    }
+
+    #[test]
+    fn small_writes_leave_together_when_the_round_is_over() {
+        with_pair(async |mut stream, mut peer| {
+            peer.set_nonblocking(true).unwrap();
+            tokio::task::yield_now().await;
+            let mut seen = [0; 64];
+            stream.write_all(b"head ").await.unwrap();
+            stream.write_all(b"body").await.unwrap();
+            stream.flush().await.unwrap();
+            assert_eq!(peer.read(&mut seen).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            tokio::task::yield_now().await;
+            assert_eq!(peer.read(&mut seen).unwrap(), 9);
+            assert_eq!(&seen[..9], b"head body");
+        });
+    }
+
+    #[test]
+    fn a_stream_that_is_dropped_still_writes_what_it_took() {
+        with_pair(async |mut stream, mut peer| {
+            tokio::task::yield_now().await;
+            stream.write_all(b"last words").await.unwrap();
+            drop(stream);
+            tokio::task::yield_now().await;
+            let mut all = String::new();
+            peer.read_to_string(&mut all).unwrap();
+            assert_eq!(all, "last words");
+        });
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_stops_the_writer_and_gets_everything_in_the_end() {
+        with_pair(async |mut stream, mut peer| {
+            let piece = bytes(2000, 1);
+            let mut written = 0;
+            // Ends when the socket is full and the stream says so.
+            loop {
+                let write = std::future::poll_fn(|cx| {
+                    let polled = Pin::new(&mut stream).poll_write(cx, &piece);
+                    Poll::Ready(polled.is_ready())
+                });
+                if !write.await {
+                    break;
+                }
+                written += piece.len();
+                assert!(written < 256 << 20, "the stream takes without end");
+                tokio::task::yield_now().await;
+            }
+            let flushed = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_flush(cx))).await;
+            assert!(flushed.is_pending(), "what the socket did not take is not flushed");
+            let reader = std::thread::spawn(move || {
+                let mut all = Vec::new();
+                peer.read_to_end(&mut all).map(|_| all)
+            });
+            stream.flush().await.unwrap();
+            stream.shutdown().await.unwrap();
+            drop(stream);
+            let all = tokio::task::spawn_blocking(move || reader.join().unwrap().unwrap()).await.unwrap();
+            assert_eq!(all.len(), written);
+            assert!(all.chunks(piece.len()).all(|part| part == piece));
+        });
+    }
+}

@@ -96,7 +96,7 @@ async fn each_name_gets_its_certificate_and_requests_are_served() {
 #[tokio::test]
 async fn a_drain_without_requests_does_not_wait_for_its_deadline() {
     let served = served();
-    let client = client(&[served.one.clone()], b"http/1.1");
+    let client = client(std::slice::from_ref(&served.one), b"http/1.1");
     let status = score(connect(&client, served.router.address(), "one.example").await.unwrap()).await;
     assert_eq!(status, StatusCode::OK);
     let drained = tokio::task::spawn_blocking(move || served.router.drain());

@@ -43,7 +43,7 @@ const SCENARIOS: [Scenario; 4] = [
         name: "auth",
         unit: "request",
         // Target 30,000.
-        limit: 86_500,
+        limit: 59_300,
         units: 1_000,
         slots: 4,
         script: || Script { pieces: vec![answer(200)], paced: false },
@@ -52,7 +52,7 @@ const SCENARIOS: [Scenario; 4] = [
     Scenario {
         name: "large",
         unit: "request of 100 KB",
-        limit: 87_000,
+        limit: 66_800,
         units: 300,
         slots: 4,
         script: || Script { pieces: vec![answer(1_000)], paced: false },
@@ -61,7 +61,7 @@ const SCENARIOS: [Scenario; 4] = [
     Scenario {
         name: "stream",
         unit: "event",
-        limit: 13_800,
+        limit: 9_550,
         units: EVENTS * 50,
         slots: 4,
         script: stream,
@@ -70,7 +70,7 @@ const SCENARIOS: [Scenario; 4] = [
     Scenario {
         name: "queue",
         unit: "request that waits",
-        limit: 90_400,
+        limit: 54_600,
         units: 1_000,
         slots: 1,
         script: || Script { pieces: vec![answer(200)], paced: true },
@@ -125,7 +125,8 @@ impl Scenario {
         };
         Ok(Instructions {
             worker: one(few.worker, many.worker)?,
-            access_log: one(few.access_log, many.access_log)?,
+            // The writer works by the clock, so that it may have less to do for more requests.
+            access_log: one(few.access_log, many.access_log.max(few.access_log))?,
         })
     }
 

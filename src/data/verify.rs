@@ -234,7 +234,8 @@ fn bearer(value: &HeaderValue) -> Result<&[u8], AuthError> {
     if credential.len() > LONGEST_CREDENTIAL {
         return Err(AuthError::Invalid);
     }
-    if credential.iter().any(u8::is_ascii_whitespace) {
+    // A header value has no other white space.
+    if credential.contains(&b' ') || credential.contains(&b'\t') {
         return Err(AuthError::Malformed);
     }
     Ok(credential)

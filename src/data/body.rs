@@ -311,6 +311,8 @@ struct ModelBody {
     stall_limit: Duration,
     /// When the head or the last frame came.
     heard: Instant,
+    /// How it broke off, until what came before is on its way to the client.
+    broken: Option<BodyError>,
 }
 
 impl AnswerBody {
@@ -322,7 +324,8 @@ impl AnswerBody {
     /// An answer of the model whose head came at `heard`.
     pub fn model(answer: Incoming, exchange: Exchange, terms: Terms, record: OpenRecord) -> Self {
         let Terms { heard, stall_limit } = terms;
-        let mut body = ModelBody { incoming: answer, exchange: Some(exchange), stall_limit, heard };
+        let mut body =
+            ModelBody { incoming: answer, exchange: Some(exchange), stall_limit, heard, broken: None };
         let mut record = record;
         if body.incoming.is_end_stream() {
             body.finish(&mut record, heard);
@@ -344,6 +347,9 @@ impl ModelBody {
         cx: &mut Context<'_>,
         record: &mut OpenRecord,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let Some(exchange) = &mut self.exchange else { return Poll::Ready(None) };
         let Poll::Ready(frame) = exchange.poll_frame(&mut self.incoming, cx) else {
             ready!(exchange.poll_stalled(cx, self.heard, self.stall_limit));
@@ -363,7 +369,10 @@ impl ModelBody {
             Some(Err(error)) => {
                 record.broken("model_connection_broken");
                 self.exchange = None;
-                Poll::Ready(Some(Err(BodyError::Model(error))))
+                // hyper forgets what it has not written when a body fails. Not ready, it writes first.
+                self.broken = Some(BodyError::Model(error));
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             None => {
                 self.finish(record, self.heard);

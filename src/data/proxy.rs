@@ -30,15 +30,24 @@ use crate::data::world::{Deployment, Endpoint, Snapshot};
 ///
 /// # Errors
 /// None.
-pub async fn handle(
+pub fn handle(
     worker: Rc<Worker>,
     peer: Rc<Peer>,
     request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> {
+    // Not in the future: a client may be gone before that is polled for the first time, and its request counts as well.
+    let record = OpenRecord::new(&request, Instant::now(), Rc::clone(&worker.sinks), Rc::clone(&peer));
+    serve(worker, peer, request, record)
+}
+
+async fn serve(
+    worker: Rc<Worker>,
+    peer: Rc<Peer>,
+    request: Request<Incoming>,
+    mut record: OpenRecord,
 ) -> Result<Response<AnswerBody>, Infallible> {
-    let started = Instant::now();
     let survey = Survey::of(request.headers());
     let expects_continue = survey.has(Known::Expect);
-    let mut record = OpenRecord::new(&request, started, Rc::clone(&worker.sinks), Rc::clone(&peer));
     // Boxed once and edited in place: it is handed on several times before it goes out.
     let mut request = Box::new(request.map(|incoming| {
         let leftovers = (!expects_continue).then(|| worker.leftovers.clone());

@@ -107,7 +107,10 @@ impl OpenRecord {
         if record.model_time.is_some() {
             phase("model", model);
         }
-        phase("router", router);
+        // A request that was handed over and has no answer of the model: the rest is a wait for somebody else.
+        if record.model_time.is_some() || record.replica.is_none() {
+            phase("router", router);
+        }
         HeaderValue::from_str(&text).expect("letters, digits and punctuation are a header value")
     }
 

@@ -119,6 +119,34 @@ async fn a_model_that_breaks_off_in_its_answer_breaks_the_clients_answer() {
 }
 
 #[tokio::test]
+async fn what_came_before_an_answer_broke_off_reaches_the_client() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let replica = Replica::acting(Act::CutInBody);
+    let router = Router::start(&blue(&[replica.address()], "")).ready().await;
+    for _ in 0..20 {
+        let mut stream = tokio::net::TcpStream::connect(router.address()).await.unwrap();
+        stream.write_all(format!("GET {SCORE} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+        let mut seen = Vec::new();
+        let _ = stream.read_to_end(&mut seen).await;
+        assert!(seen.starts_with(b"HTTP/1.1 200 "), "{:?}", String::from_utf8_lossy(&seen));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_at_once_is_logged_too() {
+    use tokio::io::AsyncWriteExt as _;
+    let replica = Replica::start();
+    let router = Router::start(&blue(&[replica.address()], "")).ready().await;
+    for _ in 0..20 {
+        let mut stream = tokio::net::TcpStream::connect(router.address()).await.unwrap();
+        let request = format!("POST {SCORE} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+    }
+    let log = router.access_log(20).await;
+    assert_eq!(log.len(), 20);
+}
+
+#[tokio::test]
 async fn a_model_that_falls_silent_in_its_answer_is_cut_off() {
     let replica = Replica::acting(Act::Stall);
     let router = Router::start(&blue(&[replica.address()], "request_timeout_ms: 50")).ready().await;
@@ -238,6 +266,13 @@ async fn server_timing_tells_queue_model_and_router_where_it_is_on() {
     let refused = call(Method::PUT, SCORE).send(&router).await;
     let parts = timing(refused.header("server-timing"));
     assert!(parts.iter().map(|part| part.0).eq(["queue", "router"]), "{parts:?}");
+    let slow = Replica::acting(Act::after(60_000));
+    let endpoints = blue(&[slow.address()], "request_timeout_ms: 50");
+    let router =
+        Router::start(&endpoints.replace("    deployments:", "    server_timing: true\n    deployments:"));
+    let late = post(SCORE, "{}").send(&router.ready().await).await;
+    let parts = timing(late.header("server-timing"));
+    assert!(parts.iter().all(|part| part.0 != "router"), "the model took that time: {parts:?}");
     let silent = Router::start(&blue(&[replica.address()], "")).ready().await;
     assert_eq!(post(SCORE, "{}").send(&silent).await.header("server-timing"), "");
 }

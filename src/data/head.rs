@@ -69,7 +69,6 @@ known! {
     Authorization = "authorization",
     ClientRequestId = "x-ms-client-request-id",
     Connection = "connection",
-    ContentLength = "content-length",
     Deployment = "azureml-model-deployment",
     Expect = "expect",
     Host = "host",
@@ -278,7 +277,7 @@ pub fn to_model(
     authority: Option<HeaderValue>,
 ) {
     let wants_trailers = survey.has(Known::Te) && headers.get_all(TE).iter().any(|te| lists(te, "trailers"));
-    remove_hop_by_hop(headers, survey);
+    let survey = remove_hop_by_hop(headers, survey);
     // hyper answers 100-continue itself, when the body is first asked for: after admission.
     if survey.has(Known::Expect) {
         headers.remove(EXPECT);
@@ -300,8 +299,8 @@ pub fn to_model(
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
 }
 
-/// Removes what is for one connection only (RFC 9110 §7.6.1).
-pub fn remove_hop_by_hop(headers: &mut HeaderMap, survey: Survey) {
+/// Removes what is for one connection only (RFC 9110 §7.6.1), and says what is left.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap, survey: Survey) -> Survey {
     if survey.has(Known::Connection) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -328,13 +327,15 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap, survey: Survey) {
             headers.remove(name);
         }
     }
+    // A Connection header may name any other, but there seldom is one.
+    if survey.has(Known::Connection) { Survey::of(headers) } else { survey }
 }
 
 /// Edits an answer's headers for the client. `Trailer` stays: hyper sends only the trailers that it announces.
 pub fn to_client(headers: &mut HeaderMap, ids: &Ids) {
     let survey = Survey::of(headers);
-    remove_hop_by_hop(headers, survey);
-    ids.echo(headers, survey);
+    let left = remove_hop_by_hop(headers, survey);
+    ids.echo(headers, left);
 }
 
 fn lists(value: &HeaderValue, word: &str) -> bool {
@@ -409,6 +410,19 @@ mod tests {
         }
         let fits = "a".repeat(100);
         assert!(settle(&mut headers(&[("x-request-id", &fits)]), Profile::Aks).is_ok());
+    }
+
+    #[test]
+    fn what_a_connection_header_names_is_gone_and_what_the_router_adds_is_not() {
+        let ids = settle(&mut headers(&[("x-request-id", "r1")]), Profile::Aks).unwrap();
+        let mut answer = headers(&[("connection", "x-request-id"), ("x-request-id", "the model's")]);
+        to_client(&mut answer, &ids);
+        assert_eq!(answer["x-request-id"], "r1");
+        let mut map = headers(&[("connection", "host"), ("host", "named.example")]);
+        let (survey, client) = (Survey::of(&map), HeaderValue::from_static("127.0.0.9"));
+        let forwarding = Forwarding { authorization: false, client: &client, tls: false };
+        to_model(&mut map, survey, &forwarding, Some(HeaderValue::from_static("uri.example")));
+        assert_eq!(map["x-forwarded-host"], "uri.example");
     }
 
     #[test]

@@ -3,12 +3,29 @@
 //! The halves of a hyper connection wake each other even when one task polls both, and even for what nobody waits for;
 //! each such wake would poll the whole connection once more, which costs about as much as a tenth of a request.
 //!
-//! Nothing is lost. Everything that wakes a connection runs on its worker's thread, so a wake comes either within the
-//! poll between `hush` and `listen`, where it is kept for `listen`, or after it, where it is passed on.
+//! Nothing is lost. A wake within the poll between `hush` and `listen` is kept for `listen`; one after it is passed on,
+//! whatever thread it comes from: a slot is often given by another worker. Only wakes that come from within `quietly`, on
+//! the same thread, can be forgotten.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::cell::Cell;
+use std::ptr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Wake, Waker};
+
+/// Nobody listens, and nothing came.
+const HUSHED: u8 = 0;
+/// Nobody listens, and something came.
+const MISSED: u8 = 1;
+/// The task is woken.
+const LISTENING: u8 = 2;
+
+thread_local! {
+    /// Whose wakes from this thread `quietly` holds back.
+    static QUIET: Cell<*const Bell> = const { Cell::new(ptr::null()) };
+    /// Whether it has held one back.
+    static HELD: Cell<bool> = const { Cell::new(false) };
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -20,8 +37,7 @@ pub struct Nudge {
 #[derive(Debug, Default)]
 struct Bell {
     task: Mutex<Option<Waker>>,
-    listens: AtomicBool,
-    missed: AtomicBool,
+    state: AtomicU8,
 }
 
 impl Nudge {
@@ -31,11 +47,11 @@ impl Nudge {
         Self { waker: Waker::from(Arc::clone(&bell)), bell }
     }
 
-    /// Forgets the wakes that were kept and keeps those to come; what is returned is for the poll that follows.
+    /// Keeps the wakes to come; what is returned is for the poll that follows. What came since the last `listen` was passed
+    /// on; what came since the last `hush` is forgotten, so that only what polls everything anyway may hush twice.
     #[must_use]
     pub fn hush(&self) -> Context<'_> {
-        self.bell.listens.store(false, Ordering::Relaxed);
-        self.bell.missed.store(false, Ordering::Relaxed);
+        self.bell.state.store(HUSHED, Ordering::Release);
         Context::from_waker(&self.waker)
     }
 
@@ -47,20 +63,39 @@ impl Nudge {
             none => *none = Some(cx.waker().clone()),
         }
         drop(task);
-        self.bell.listens.store(true, Ordering::Relaxed);
-        if self.bell.missed.swap(false, Ordering::Relaxed) {
+        if self.bell.state.swap(LISTENING, Ordering::AcqRel) == MISSED {
             cx.waker().wake_by_ref();
         }
     }
 
-    /// Does something, and forgets its wakes if it says that nobody needs them.
+    /// Wakes whoever listens.
+    pub fn ring(&self) {
+        self.waker.wake_by_ref();
+    }
+
+    /// Does something, and forgets the wakes that it gave itself if it says that nobody needs them.
     pub fn quietly<T>(&self, act: impl FnOnce() -> T, is_needless: impl FnOnce(&T) -> bool) -> T {
-        let missed = self.bell.missed.load(Ordering::Relaxed);
+        let quiet = Quiet { bell: QUIET.replace(Arc::as_ptr(&self.bell)), held: HELD.replace(false) };
         let outcome = act();
-        if is_needless(&outcome) {
-            self.bell.missed.store(missed, Ordering::Relaxed);
+        let held = HELD.get();
+        drop(quiet);
+        if held && !is_needless(&outcome) {
+            self.ring();
         }
         outcome
+    }
+}
+
+/// What was quiet before, restored also after a panic.
+struct Quiet {
+    bell: *const Bell,
+    held: bool,
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        QUIET.set(self.bell);
+        HELD.set(self.held);
     }
 }
 
@@ -82,21 +117,24 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.listens.load(Ordering::Relaxed) {
+        if ptr::eq(QUIET.get(), Arc::as_ptr(self)) {
+            HELD.set(true);
+            return;
+        }
+        let kept = self.state.compare_exchange(HUSHED, MISSED, Ordering::AcqRel, Ordering::Acquire);
+        if kept == Err(LISTENING) {
             // Cloned, because a wake may drop tasks and come back here.
             let task = self.task().clone();
             if let Some(task) = task {
                 task.wake();
             }
-        } else {
-            self.missed.store(true, Ordering::Relaxed);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
@@ -149,5 +187,36 @@ mod tests {
         nudge.quietly(|| inner.wake_by_ref(), |()| false);
         nudge.listen(&Context::from_waker(&waker));
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_wake_from_another_thread_is_never_lost() {
+        const ROUNDS: usize = 50_000;
+        let (count, waker) = counting();
+        let nudge = Nudge::new();
+        let inner = nudge.hush().waker().clone();
+        let (go, wakes) = std::sync::mpsc::channel();
+        let other = std::thread::spawn(move || {
+            while wakes.recv().is_ok() {
+                inner.wake_by_ref();
+            }
+        });
+        for round in 0..ROUNDS {
+            let _ = nudge.hush();
+            go.send(()).unwrap();
+            // The other thread wakes at some moment of this.
+            nudge.quietly(|| std::hint::black_box(round), |_| true);
+            for _ in 0..round % 500 {
+                std::hint::spin_loop();
+            }
+            nudge.listen(&Context::from_waker(&waker));
+            let begin = std::time::Instant::now();
+            while count.0.load(Ordering::Acquire) <= round {
+                assert!(begin.elapsed() < std::time::Duration::from_secs(10), "lost in round {round}");
+                std::thread::yield_now();
+            }
+        }
+        drop(go);
+        other.join().unwrap();
     }
 }

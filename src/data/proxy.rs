@@ -279,8 +279,11 @@ impl Path<'_> {
         let settings = &deployment.settings.request;
         let upload = request.body().progress();
         let mut connect_time = Duration::ZERO;
-        let limits =
-            upstream::Limits { connect_timeout: settings.connect_timeout, until: sent_at + settings.timeout };
+        let limits = upstream::Limits {
+            connect_timeout: settings.connect_timeout,
+            now: sent_at,
+            until: sent_at + settings.timeout,
+        };
         let sent = self.worker.upstream.send(permit, request, limits, &mut connect_time).await;
         let fields = self.record.fields();
         fields.connect_time += connect_time;

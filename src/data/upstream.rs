@@ -80,6 +80,7 @@ impl Service<Authority> for Connector {
 pub struct Upstream {
     idle: RefCell<BTreeMap<ReplicaId, Vec<Idle>>>,
     cork: Rc<Cork>,
+    tasks: Tasks,
     /// Takes connections whose request was given up.
     given_up: UnboundedSender<(Box<Connection>, Permit)>,
 }
@@ -95,6 +96,8 @@ struct Idle {
 pub struct Limits {
     /// Longest time for opening a connection.
     pub connect_timeout: Duration,
+    /// When it begins.
+    pub now: Instant,
     /// When the head of the answer must be there.
     pub until: Instant,
 }
@@ -102,29 +105,81 @@ pub struct Limits {
 /// A connection in use and the slot that goes with it. Dropped, they go to where the replica is watched until it lets go.
 #[derive(Debug)]
 struct Hold {
-    held: Option<(Box<Connection>, Permit)>,
+    held: Option<(Carrier, Permit)>,
     upstream: Rc<Upstream>,
+}
+
+/// Who moves a connection's bytes.
+#[derive(Debug)]
+enum Carrier {
+    /// Whoever reads the answer.
+    Reader(Box<Connection>),
+    /// A task, because the request's body is not through yet: it must get on also while the client does not read the answer.
+    Task(Shared),
+}
+
+/// Empty once the task is to end.
+type Shared = Rc<RefCell<Option<Box<Connection>>>>;
+
+impl Carrier {
+    fn end(self) -> Option<Box<Connection>> {
+        match self {
+            Self::Reader(connection) => Some(connection),
+            Self::Task(shared) => {
+                let connection = shared.borrow_mut().take()?;
+                connection.ring();
+                Some(connection)
+            }
+        }
+    }
 }
 
 impl Hold {
     fn new(upstream: &Rc<Upstream>, connection: Box<Connection>, permit: Permit) -> Self {
-        Self { held: Some((connection, permit)), upstream: Rc::clone(upstream) }
+        Self { held: Some((Carrier::Reader(connection), permit)), upstream: Rc::clone(upstream) }
     }
 
-    fn connection(&mut self) -> &mut Connection {
+    fn carrier(&mut self) -> &mut Carrier {
         &mut self.held.as_mut().expect("taken only at the end").0
     }
 
-    fn end(mut self) -> (Box<Connection>, Permit) {
-        self.held.take().expect("taken only at the end")
+    /// Sends the request and waits for the head of its answer.
+    async fn exchange(&mut self, request: Outgoing, until: Instant) -> Result<Response<Incoming>, Failure> {
+        match self.carrier() {
+            Carrier::Reader(connection) => connection.exchange(request, until).await,
+            Carrier::Task(_) => unreachable!("there is a task only when there is an answer"),
+        }
+    }
+
+    /// From now on a task moves the connection's bytes.
+    fn hand_over(self) -> Self {
+        let upstream = Rc::clone(&self.upstream);
+        let (connection, permit) = self.end();
+        let shared: Shared = Rc::new(RefCell::new(connection));
+        let of_task = Rc::clone(&shared);
+        upstream.tasks.spawn_local(async move {
+            std::future::poll_fn(|cx| match of_task.borrow_mut().as_mut() {
+                Some(connection) => connection.poll_alone(cx),
+                None => Poll::Ready(()),
+            })
+            .await;
+        });
+        Self { held: Some((Carrier::Task(shared), permit)), upstream }
+    }
+
+    fn end(mut self) -> (Option<Box<Connection>>, Permit) {
+        let (carrier, permit) = self.held.take().expect("taken only at the end");
+        (carrier.end(), permit)
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        if let Some(held) = self.held.take() {
+        if let Some((carrier, permit)) = self.held.take()
+            && let Some(connection) = carrier.end()
+        {
             // When the worker ends nobody takes it, and the connection ends here.
-            let _ = self.upstream.given_up.send(held);
+            let _ = self.upstream.given_up.send((connection, permit));
         }
     }
 }
@@ -164,22 +219,34 @@ impl Exchange {
     pub fn poll_frame(
         &mut self,
         incoming: &mut Incoming,
-        cx: &Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.hold.connection().poll_frame(incoming, cx)
+        match self.hold.carrier() {
+            Carrier::Reader(connection) => connection.poll_frame(incoming, cx),
+            Carrier::Task(_) => Pin::new(incoming).poll_frame(cx),
+        }
     }
 
     /// Ready when the replica has sent nothing for `limit` since `last`; to be asked while a frame is waited for.
     pub fn poll_stalled(&mut self, cx: &mut Context<'_>, last: Instant, limit: Duration) -> Poll<()> {
-        self.hold.connection().poll_stalled(cx, last, limit)
+        match self.hold.carrier() {
+            Carrier::Reader(connection) => connection.poll_stalled(cx, last, limit),
+            Carrier::Task(shared) => match shared.borrow_mut().as_mut() {
+                Some(connection) => connection.poll_stalled(cx, last, limit),
+                None => Poll::Pending,
+            },
+        }
     }
 
     /// The answer has been read to its last byte: the slot is free, and the connection may be used again.
     pub fn finish(self, now: Instant) {
         let upstream = Rc::clone(&self.hold.upstream);
-        let (mut connection, permit) = self.hold.end();
+        let (connection, permit) = self.hold.end();
         // A replica may answer before it has read all of the request; such a connection is still busy.
-        if self.upload.state() == Upload::Complete && connection.is_free() {
+        if let Some(mut connection) = connection
+            && self.upload.state() == Upload::Complete
+            && connection.is_free()
+        {
             let idle = Idle { connection, since: now };
             upstream.idle.borrow_mut().entry(permit.target().id).or_default().push(idle);
         }
@@ -198,7 +265,7 @@ impl Upstream {
                 watches.spawn_local(let_go(connection, permit));
             }
         });
-        Rc::new(Self { idle: RefCell::default(), cork: Rc::clone(cork), given_up })
+        Rc::new(Self { idle: RefCell::default(), cork: Rc::clone(cork), tasks: tasks.clone(), given_up })
     }
 
     /// Sends a request to the replica of the permit and waits for the head of the answer. The time that opening a
@@ -216,7 +283,7 @@ impl Upstream {
         let (mut permit, mut request) = (permit, request);
         let upload = request.body().progress();
         loop {
-            let pooled = self.checkout(permit.target().id);
+            let pooled = self.checkout(permit.target().id, limits.now);
             let copy = if pooled.is_some() { copy_if_safe(&request) } else { None };
             let is_fresh = pooled.is_none();
             let connection = match pooled {
@@ -232,8 +299,11 @@ impl Upstream {
                 },
             };
             let mut hold = Hold::new(self, connection, permit);
-            let mut error = match hold.connection().exchange(request, limits.until).await {
-                Ok(response) => return Ok(Answer { response, exchange: Exchange { hold, upload } }),
+            let mut error = match hold.exchange(request, limits.until).await {
+                Ok(response) => {
+                    let hold = if upload.state() == Upload::Running { hold.hand_over() } else { hold };
+                    return Ok(Answer { response, exchange: Exchange { hold, upload } });
+                }
                 Err(Failure::TimedOut) => return Err(SendError::TimedOut),
                 Err(Failure::Broken(error)) => error,
             };
@@ -257,9 +327,10 @@ impl Upstream {
         Ok(Connection::open(self.cork.stream(stream?)).await.map_err(SendError::Exchange))
     }
 
-    /// The most recently used idle connection. Whether it is still open shows when it is used.
-    fn checkout(&self, replica: ReplicaId) -> Option<Box<Connection>> {
-        Some(self.idle.borrow_mut().get_mut(&replica)?.pop()?.connection)
+    /// The most recently used idle connection, if it is not too old. Whether it is still open shows when it is used.
+    fn checkout(&self, replica: ReplicaId, now: Instant) -> Option<Box<Connection>> {
+        let idle = self.idle.borrow_mut().get_mut(&replica)?.pop()?;
+        (now.saturating_duration_since(idle.since) < IDLE_LIMIT).then_some(idle.connection)
     }
 
     /// Closes connections that have been idle for too long; to be called about once a second.
@@ -287,8 +358,8 @@ fn copy_if_safe(request: &Outgoing) -> Option<Outgoing> {
 /// Waits for the replica to let go of a request that was given up.
 async fn let_go(connection: Box<Connection>, mut permit: Permit) {
     permit.give_up();
-    let Some(mut stream) = connection.into_stream().await else { return };
     let rest = async {
+        let Some(mut stream) = connection.into_stream().await else { return Ok(()) };
         stream.shutdown().await?;
         let (mut rest, mut bytes) = ([0u8; 4096], 0);
         while bytes < LINGER_BYTES {

@@ -341,3 +341,57 @@ async fn a_client_that_says_nothing_is_let_go() {
         assert!(end.is_ok(), "still open after {said:?}");
     }
 }
+
+#[tokio::test]
+async fn an_upload_goes_on_while_nobody_reads_the_answer() {
+    use std::io::{Read as _, Write as _};
+    // More than all the buffers on the way hold.
+    const SIZE: usize = 64 << 20;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let replica = listener.local_addr().unwrap();
+    let model = std::thread::spawn(move || {
+        for stream in listener.incoming().map(Result::unwrap) {
+            let mut first = [0; 4096];
+            let count = (&stream).read(&mut first).unwrap();
+            if !first.starts_with(b"POST") {
+                (&stream)
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                    .unwrap();
+                continue;
+            }
+            // Answers with as much as it is sent, at the same time.
+            let (mut reading, mut writing) = (stream.try_clone().unwrap(), stream);
+            let answer = std::thread::spawn(move || {
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {SIZE}\r\n\r\n");
+                writing.write_all(head.as_bytes()).and_then(|()| writing.write_all(&vec![b'a'; SIZE]))
+            });
+            let mut rest = vec![0; 1 << 20];
+            let mut read = count;
+            while read < SIZE {
+                read += reading.read(&mut rest).unwrap();
+            }
+            return answer.join().unwrap();
+        }
+        Ok(())
+    });
+    let router = Router::start(&blue(&[replica], "request_timeout_ms: 60000")).ready().await;
+    let address = router.address();
+    let client = tokio::task::spawn_blocking(move || {
+        let mut stream = std::net::TcpStream::connect(address)?;
+        let head = format!("POST {SCORE} HTTP/1.1\r\nhost: x\r\ncontent-length: {SIZE}\r\n\r\n");
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(&vec![b'q'; SIZE])?;
+        let (mut piece, mut read) = (vec![0; 1 << 20], 0);
+        while read < SIZE {
+            match stream.read(&mut piece)? {
+                0 => break,
+                count => read += count,
+            }
+        }
+        std::io::Result::Ok(read)
+    });
+    let read =
+        tokio::time::timeout(Duration::from_secs(60), client).await.expect("it goes on").unwrap().unwrap();
+    assert!(read >= SIZE, "{read}");
+    model.join().unwrap().unwrap();
+}

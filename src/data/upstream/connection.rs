@@ -104,6 +104,7 @@ impl Connection {
             if let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 return Poll::Ready(answer.map_err(|error| Failure::Broken(Box::new(error))));
             }
+            // Also wakes this task when it was the answer that had used up its share of the runtime's time.
             if self.patience.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(Failure::TimedOut));
             }
@@ -130,6 +131,20 @@ impl Connection {
             self.nudge.listen(cx);
         }
         polled
+    }
+
+    /// Moves bytes for a task that does nothing else; ready when there is nothing more to move.
+    pub(super) fn poll_alone(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let polled = self.wire.poll(&mut self.nudge.hush());
+        if polled.is_pending() {
+            self.nudge.listen(cx);
+        }
+        polled
+    }
+
+    /// Wakes whoever moves the bytes.
+    pub(super) fn ring(&self) {
+        self.nudge.ring();
     }
 
     /// Ready when nothing has come for `limit` since `last`; to be asked while a frame is waited for.

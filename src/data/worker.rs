@@ -116,14 +116,14 @@ pub fn run(shared: &Arc<Shared>, listeners: Vec<(Listener, std::net::TcpListener
     let runtime: LocalRuntime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
-        // Connections and the drivers of upstream connections end in this order.
-        let (clients, drivers) = (Tasks::new(), Tasks::new());
+        // The worker ends with its clients' connections; what works for them ends with it.
+        let (clients, helpers) = (Tasks::new(), Tasks::new());
         let (leftovers, bodies) = mpsc::unbounded_channel();
-        let worker = Worker::new(shared, &drivers, leftovers);
-        drivers.spawn_local(discard_leftovers(bodies, drivers.clone()));
+        let worker = Worker::new(shared, &helpers, leftovers);
+        helpers.spawn_local(discard_leftovers(bodies, helpers.clone()));
         let cork = Rc::clone(&worker.cork);
-        drivers.spawn_local(async move { cork.run().await });
-        drivers.spawn_local(pass_on(shared.drain.clone(), Rc::clone(&worker)));
+        helpers.spawn_local(async move { cork.run().await });
+        helpers.spawn_local(pass_on(shared.drain.clone(), Rc::clone(&worker)));
         for (kind, listener) in listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             clients.spawn_local(listener::accept(

@@ -16,7 +16,7 @@ at once and prints what holds, defaults included. For completion in editors, beg
 - Words (`aks`, `key`, `RS256` …) may be written in any case.
 - Relative paths begin at the folder of the file.
 - Secrets are `env:NAME`, `file:PATH`, or the text itself. They are read at load and never shown; only digests of \
-keys are kept.
+keys are kept, and the key that a client sent last for as long as its connection lives.
 - A block can be named with `&name` and used again with `*name`. Merge keys (`<<`), tags and duplicate keys are errors.
 ";
 

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         // Its standard error is the replica's, and it must stay as small as it can.
         return launch::run(args);
     }
-    log_to_stderr();
+    log_to_stderr(&cli.command);
     let done = match cli.command {
         Command::Check(args) => check::run(&args),
         Command::Launch(_) => unreachable!("dispatched above"),
@@ -56,14 +56,15 @@ fn report(error: &anyhow::Error) {
     eprintln!("scoregate: {error:#}");
 }
 
-/// Level by `SCOREGATE_LOG` (error, warn, info, debug, trace; default info); JSON lines unless it is a terminal.
-fn log_to_stderr() {
+/// Level by `SCOREGATE_LOG` (error, warn, info, debug, trace; default info); JSON lines unless it is a terminal. A load
+/// generator counts failures and tells each kind once, so that nothing is logged for each of them.
+fn log_to_stderr(command: &Command) {
     use std::io::IsTerminal as _;
     use tracing_subscriber::filter::LevelFilter;
+    let default = if matches!(command, Command::Load(_)) { LevelFilter::OFF } else { LevelFilter::INFO };
     let level = std::env::var("SCOREGATE_LOG").ok().and_then(|level| level.parse().ok());
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level.unwrap_or(LevelFilter::INFO))
-        .with_writer(std::io::stderr);
+    let builder =
+        tracing_subscriber::fmt().with_max_level(level.unwrap_or(default)).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         builder.with_target(false).init();
     } else {

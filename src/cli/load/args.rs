@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 use secrecy::SecretString;
 
+/// Lowest rate: a request in a quarter of an hour. With a lower one the first request would never seem to come.
+const LOWEST_RATE: f64 = 0.001;
 /// Highest rate, in requests a second: above it one thread cannot even count.
 const HIGHEST_RATE: f64 = 1_000_000.0;
 /// Most requests in flight: each has a connection or a stream.
@@ -25,7 +27,7 @@ pub struct LoadArgs {
     pub url: SecretString,
 
     /// Requests a second
-    #[arg(long, value_name = "R", default_value_t = 50.0, value_parser = rate)]
+    #[arg(long, value_name = "R", default_value_t = 50.0, allow_negative_numbers = true, value_parser = rate)]
     pub rate: f64,
     /// Random gaps (a Poisson process) in place of even ones
     #[arg(long)]
@@ -99,8 +101,9 @@ pub enum Output {
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    let number = text.parse::<f64>().ok().filter(|rate| *rate > 0.0 && *rate <= HIGHEST_RATE);
-    number.ok_or_else(|| format!("must be a number above 0 and at most {HIGHEST_RATE}, in requests a second"))
+    let number = text.parse::<f64>().ok().filter(|rate| (LOWEST_RATE..=HIGHEST_RATE).contains(rate));
+    number
+        .ok_or_else(|| format!("must be a number from {LOWEST_RATE} to {HIGHEST_RATE}, in requests a second"))
 }
 
 fn in_flight(text: &str) -> Result<NonZeroU32, String> {
@@ -162,7 +165,7 @@ mod tests {
     #[test]
     fn rates_are_positive_numbers() {
         assert_eq!(rate("0.5"), Ok(0.5));
-        for wrong in ["0", "-1", "NaN", "inf", "1e9", "fast", ""] {
+        for wrong in ["0", "-1", "1e-9", "NaN", "inf", "1e9", "fast", ""] {
             assert!(rate(wrong).is_err(), "{wrong}");
         }
     }

@@ -129,15 +129,22 @@ fn new(columns: &[&str]) -> Table {
 /// Three digits that mean something.
 pub(super) fn milliseconds(time: f64) -> String {
     match time {
-        ..10.0 => format!("{time:.2}"),
+        ..1.0 => format!("{time:.3}"),
+        1.0..10.0 => format!("{time:.2}"),
         10.0..100.0 => format!("{time:.1}"),
         _ => format!("{time:.0}"),
     }
 }
 
 fn percent(share: f64) -> String {
-    // Never 100 % of something that is not all.
-    let percent = (share * 1_000.0).floor() / 10.0;
+    // Never 100 % of something that is not all, nor 0 % of something.
+    let percent = (share * 1_000.0).round() / 10.0;
+    if share > 0.0 && percent == 0.0 {
+        return "<0.1 %".to_owned();
+    }
+    if share < 1.0 && percent == 100.0 {
+        return ">99.9 %".to_owned();
+    }
     if percent == percent.round() { format!("{percent:.0} %") } else { format!("{percent:.1} %") }
 }
 
@@ -180,7 +187,9 @@ mod tests {
 
     #[test]
     fn shares_are_never_rounded_up_to_all() {
-        assert_eq!(percent(0.999_99), "99.9 %");
+        assert_eq!(percent(0.999_99), ">99.9 %");
+        assert_eq!(percent(0.000_01), "<0.1 %");
+        assert_eq!((percent(0.688_9), percent(0.0)), ("68.9 %".to_owned(), "0 %".to_owned()));
         assert_eq!(percent(1.0), "100 %");
         assert_eq!(percent(0.125), "12.5 %");
     }

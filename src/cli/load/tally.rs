@@ -259,12 +259,14 @@ impl Tally {
             self.events.add_number(stream.events);
             stream.first_event.into_iter().for_each(|time| self.first_event.add(time));
         }
-        let told = |name: &str| answer.server_timing.iter().find(|(n, _)| n == name).map(|(_, time)| *time);
+        // The last one counts: what is nearest to the client adds its own behind that of the model.
+        let told = |name: &str| answer.server_timing.iter().rfind(|(n, _)| n == name).map(|(_, time)| *time);
         if let (Some(model), Some(sending)) = (told("model"), sending) {
             let inside = model.saturating_add(told("queue").unwrap_or_default());
             self.outside.add(sending.service_time.saturating_sub(inside));
         }
-        for (name, time) in answer.server_timing {
+        let last: BTreeMap<String, Duration> = answer.server_timing.into_iter().collect();
+        for (name, time) in last {
             let name = bounded(&self.server_timing, name, MOST_METRICS);
             self.server_timing.entry(name).or_insert_with(Values::new).add(time);
         }

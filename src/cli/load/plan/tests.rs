@@ -47,9 +47,10 @@ fn defaults_are_what_help_says() {
 #[test]
 fn wrong_values_name_flag_value_and_what_is_allowed() {
     let wrong: [(&[&str], &[&str]); 8] = [
-        (&["--rate", "0"], &["'0'", "--rate", "above 0"]),
-        (&["--rate", "NaN"], &["'NaN'", "--rate", "above 0"]),
-        (&["--rate", "1e12"], &["'1e12'", "--rate", "at most 1000000"]),
+        (&["--rate", "0"], &["'0'", "--rate", "from 0.001"]),
+        (&["--rate", "-1"], &["'-1'", "--rate", "from 0.001"]),
+        (&["--rate", "NaN"], &["'NaN'", "--rate", "from 0.001"]),
+        (&["--rate", "1e12"], &["'1e12'", "--rate", "to 1000000"]),
         (&["--duration", "10"], &["'10'", "--duration", "unit"]),
         (&["--max-in-flight", "0"], &["'0'", "--max-in-flight", "from 1 to 100000"]),
         (&["--timeout", "2h"], &["'2h'", "--timeout", "1 h"]),

@@ -46,7 +46,7 @@ fn defaults_are_what_help_says() {
 
 #[test]
 fn wrong_values_name_flag_value_and_what_is_allowed() {
-    let wrong: [(&[&str], &[&str]); 8] = [
+    let wrong: [(&[&str], &[&str]); 9] = [
         (&["--rate", "0"], &["'0'", "--rate", "from 0.001"]),
         (&["--rate", "-1"], &["'-1'", "--rate", "from 0.001"]),
         (&["--rate", "NaN"], &["'NaN'", "--rate", "from 0.001"]),

@@ -47,9 +47,9 @@ fn exchanges() -> (World, Vec<Exchange>) {
     (World::warm(), Exchange::many(TIMES as usize))
 }
 
-// Target 4,000; of today's 6,040 the line of the access log takes 1,750 and the metrics 770.
+// Target 4,000; of today's 5,150 the line of the access log takes 1,750 and the metrics 770.
 #[library_benchmark]
-#[bench::all(setup = exchanges, config = at_most(6_650))]
+#[bench::all(setup = exchanges, config = at_most(5_660))]
 fn own_decisions((mut world, exchanges): (World, Vec<Exchange>)) -> (World, Vec<Exchange>) {
     for exchange in &exchanges {
         world.own_decisions(exchange);

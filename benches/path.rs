@@ -43,7 +43,7 @@ const SCENARIOS: [Scenario; 4] = [
         name: "auth",
         unit: "request",
         // Target 30,000.
-        limit: 59_300,
+        limit: 55_600,
         units: 1_000,
         slots: 4,
         script: || Script { pieces: vec![answer(200)], paced: false },
@@ -52,7 +52,7 @@ const SCENARIOS: [Scenario; 4] = [
     Scenario {
         name: "large",
         unit: "request of 100 KB",
-        limit: 66_800,
+        limit: 55_300,
         units: 300,
         slots: 4,
         script: || Script { pieces: vec![answer(1_000)], paced: false },
@@ -61,7 +61,7 @@ const SCENARIOS: [Scenario; 4] = [
     Scenario {
         name: "stream",
         unit: "event",
-        limit: 9_550,
+        limit: 13_700,
         units: EVENTS * 50,
         slots: 4,
         script: stream,
@@ -70,7 +70,7 @@ const SCENARIOS: [Scenario; 4] = [
     Scenario {
         name: "queue",
         unit: "request that waits",
-        limit: 54_600,
+        limit: 59_000,
         units: 1_000,
         slots: 1,
         script: || Script { pieces: vec![answer(200)], paced: true },

@@ -22,6 +22,11 @@ pub(crate) fn find_valgrind() -> anyhow::Result<()> {
     })
 }
 
+/// What is counted, with all that it calls: the work of requests. The control thread is left out, and so is the thread that
+/// calibrates a clock while the router starts: what they do goes by the clock, and would make every run another.
+const WORKER: &str = "scoregate::data::worker::run";
+const WRITER: &str = "scoregate::observe::access::writer::Writer<W>::run";
+
 /// A router whose instructions are counted; killed when it is dropped.
 pub(crate) struct Router {
     process: Child,
@@ -42,6 +47,7 @@ impl Router {
         std::fs::write(file("yaml"), configuration)?;
         let mut process = Command::new("valgrind")
             .args(["--tool=callgrind", "--quiet", "--separate-threads=yes"])
+            .args([WORKER, WRITER].map(|function| format!("--toggle-collect={function}")))
             .arg(format!("--callgrind-out-file={}", counts.display()))
             .args([env!("CARGO_BIN_EXE_scoregate"), "serve"])
             .arg(file("yaml"))
@@ -69,8 +75,7 @@ impl Router {
         Ok(Self { process, counts, log, address })
     }
 
-    /// Ends it and gives the instructions of the threads whose work is requests. The control thread is left out: its work
-    /// goes by the clock, and would make every run another.
+    /// Ends it and gives the instructions of the threads whose work is requests.
     pub(crate) fn instructions(mut self) -> anyhow::Result<Instructions> {
         let id = Pid::from_raw(self.process.id().cast_signed()).expect("a process has an id");
         kill_process(id, Signal::TERM)?;
@@ -82,9 +87,9 @@ impl Router {
             let total = counts.lines().find_map(|line| line.strip_prefix("totals: "));
             let total = total.and_then(|total| total.trim().parse::<u64>().ok());
             let total = total.with_context(|| format!("{} has no total", path.display()))?;
-            if counts.contains("scoregate::data::worker::run") {
+            if counts.contains(WORKER) {
                 found.worker += total;
-            } else if counts.contains("scoregate::observe::access::writer::") {
+            } else if counts.contains(WRITER) {
                 found.access_log += total;
             }
         }

@@ -11,6 +11,10 @@ use std::time::Duration;
 /// which saves a system call for each request.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// What a buffer has room for from the beginning, in bytes: growing happens under the lock. Memory that no line has come
+/// to takes address space only.
+const ROOM: usize = 256 << 10;
+
 /// What the writer and the handles share.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -48,7 +52,13 @@ pub(super) struct Batch {
 
 impl Queue {
     pub(super) fn new(bound: usize) -> Self {
-        Self { state: Mutex::default(), wake: Condvar::new(), bound, lost: AtomicU64::new(0) }
+        let state = State { lines: Self::buffer(), ..State::default() };
+        Self { state: Mutex::new(state), wake: Condvar::new(), bound, lost: AtomicU64::new(0) }
+    }
+
+    /// An empty buffer for lines.
+    pub(super) fn buffer() -> Vec<u8> {
+        Vec::with_capacity(ROOM)
     }
 
     /// Takes a line for writing, or counts it as lost where it does not fit.

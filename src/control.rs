@@ -8,3 +8,4 @@ pub mod health;
 pub mod jwks;
 pub mod reload;
 pub mod scaler;
+pub mod store;

@@ -99,7 +99,8 @@ impl Store {
     /// `Stale` or `Unfit` for what is no change of this state; otherwise the system refuses something.
     pub fn commit(&mut self, before: &Declared, after: &Declared) -> Result<(), StoreError> {
         self.settle()?;
-        if before.generation != self.generation || Some(after.generation) != before.generation.checked_add(1) {
+        if before.generation != self.generation || Some(after.generation) != before.generation.checked_add(1)
+        {
             let (from, to) = (before.generation, after.generation);
             return Err(StoreError::Stale { from, to, present: self.generation });
         }

@@ -63,7 +63,8 @@ impl Change {
             disk.make_folder(folder_of(&target))?;
             disk.write(&staged(&target, self.journal.generation), content.as_bytes(), PRIVATE)?;
             // All of them up to the root: one that exists may not be durable yet, if a crash came after it was made.
-            folders.extend(target.ancestors().skip(1).take_while(|f| f.starts_with(root)).map(Path::to_owned));
+            folders
+                .extend(target.ancestors().skip(1).take_while(|f| f.starts_with(root)).map(Path::to_owned));
         }
         folders.iter().try_for_each(|folder| disk.sync_folder(folder))
     }
@@ -80,7 +81,8 @@ impl Journal {
     pub(super) fn read(root: &Path) -> Result<Option<Self>, StoreError> {
         let path = root.join(JOURNAL);
         let Some(text) = read::text(&path)? else { return Ok(None) };
-        let help = "mend it; without it, the files of one change may be partly those of before and partly new";
+        let help =
+            "mend it; without it, the files of one change may be partly those of before and partly new";
         let options = serde_saphyr::options! { with_snippet: false };
         let written: Written = serde_saphyr::from_str_with_options(&text, options)
             .map_err(|error: serde_saphyr::Error| text::flaw(error.without_snippet()).at(&path, help))?;
@@ -100,7 +102,8 @@ impl Journal {
             if exists(&staged)? {
                 disk.rename(&staged, &target)?;
             } else if !exists(&target)? {
-                let problem = format!("it has a new content for {item}, but neither that nor an old one is there");
+                let problem =
+                    format!("it has a new content for {item}, but neither that nor an old one is there");
                 let help = "bring the file back, or remove the journal to start without it";
                 return Err(StoreError::broken(&root.join(JOURNAL), problem, help));
             }

@@ -56,8 +56,12 @@ impl Disk {
         mode: u32,
     ) -> Result<(), StoreError> {
         let staged = staged(path, generation);
-        self.write(&staged, content, mode)?;
-        self.rename(&staged, path)?;
+        let renamed = self.write(&staged, content, mode).and_then(|()| self.rename(&staged, path));
+        if renamed.is_err() {
+            // It would only use up room, which may be what is missing.
+            let _ = self.remove(&staged);
+        }
+        renamed?;
         self.sync_folder(folder_of(path))
     }
 

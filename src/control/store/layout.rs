@@ -123,5 +123,5 @@ pub(super) fn is_staged(name: &OsStr) -> bool {
 
 /// The folder that a path is in.
 pub(super) fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }

@@ -38,8 +38,14 @@ pub(super) fn clean(disk: &Disk, root: &Path) -> Result<(), StoreError> {
 pub(super) fn declared(root: &Path) -> Result<Declared, StoreError> {
     let mut endpoints = BTreeMap::new();
     for folder in entries(&root.join(ENDPOINTS))? {
-        if let Some((name, declared)) = endpoint(root, &folder)? {
-            endpoints.insert(name, declared);
+        if folder.is_dir() {
+            endpoints.extend(endpoint(root, &folder)?);
+        } else if is_yaml(&folder) {
+            return Err(StoreError::broken(
+                &folder,
+                "it is not read",
+                "move it to endpoints/NAME/endpoint.yaml",
+            ));
         }
     }
     Ok(Declared { generation: generation(root)?, endpoints })
@@ -135,11 +141,15 @@ fn endpoint(root: &Path, folder: &Path) -> Result<Option<(Name, DeclaredEndpoint
 /// The files in an endpoint's folder that declare deployments.
 fn deployments(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let mut files = entries(&folder.join(DEPLOYMENTS))?;
-    files.retain(|file| file.extension().is_some_and(|e| e == "yaml" || e == "yml"));
+    files.retain(|file| is_yaml(file));
     match files.iter().find(|file| file.extension().is_some_and(|e| e == "yml")) {
         Some(file) => Err(StoreError::broken(file, "it is not read", "rename it so that it ends in .yaml")),
         None => Ok(files),
     }
+}
+
+fn is_yaml(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
 fn deployment(endpoint: &Name, file: &Path) -> Result<(Name, Document), StoreError> {

@@ -50,13 +50,8 @@ pub(super) struct Power(Arc<Mutex<State>>);
 
 impl Power {
     pub(super) fn new() -> Self {
-        let state = State {
-            fault: Fault::Never,
-            steps: 0,
-            tripped: false,
-            dirty: BTreeSet::new(),
-            undo: Vec::new(),
-        };
+        let state =
+            State { fault: Fault::Never, steps: 0, tripped: false, dirty: BTreeSet::new(), undo: Vec::new() };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -125,7 +120,10 @@ impl State {
             Step::SyncFile(path) => {
                 self.dirty.remove(path);
             }
-            Step::SyncFolder(folder) => self.undo.retain(|undo| undo.folder != folder),
+            // What was in a folder that is gone goes for good with its name.
+            Step::SyncFolder(folder) => {
+                self.undo.retain(|undo| undo.folder.ancestors().find(|path| path.exists()) != Some(folder));
+            }
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::control::store::disk::{Disk, Step};
-use crate::control::store::layout::folder_of;
+use crate::control::store::layout::{JOURNAL, folder_of};
 
 /// What goes wrong, and from which step on.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,8 @@ pub(super) enum Fault {
     Never,
     /// One step fails.
     Once(usize),
+    /// Nothing becomes durable, and no journal can be removed.
+    Stuck(usize),
 }
 
 /// What was at a path before a step that is not durable yet.
@@ -98,6 +100,12 @@ impl State {
             Fault::Full(from) => number >= from && grows,
             Fault::Never => false,
             Fault::Once(at) => number == at,
+            Fault::Stuck(from) => {
+                let journal = |path: &Path| path.ends_with(JOURNAL);
+                let stuck = matches!(step, Step::SyncFolder(_))
+                    || matches!(step, Step::Remove(path) if journal(path));
+                number >= from && stuck
+            }
         };
         if refused {
             self.tripped = true;

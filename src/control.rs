@@ -6,5 +6,6 @@ pub mod certificates;
 pub mod fetch;
 pub mod health;
 pub mod jwks;
+pub mod recipe;
 pub mod reload;
 pub mod scaler;

@@ -26,10 +26,7 @@ $AZ ml endpoint realtime create-version -n "$ENDPOINT_NAME" --version-name versi
     --traffic-percentile 20 --is-control-version-type true -o none
 version=$(show "versions.versiona.[state, type, trafficPercentile, isDefault]")
 expect "version a" "Healthy Control 20.0 true" "$version"
-for _ in {1..10}; do
-    answer=$(run)
-    expect_part "a's model answers" '"model": "ridge"' "$answer"
-done
+expect_only '"model": "ridge"' run
 
 step "create version b with 10 %"
 $AZ ml endpoint realtime create-version -n "$ENDPOINT_NAME" --version-name versionb -m "$tutorials/model-2/model" \
@@ -53,10 +50,7 @@ $AZ ml endpoint realtime update-version -n "$ENDPOINT_NAME" --version-name versi
 $AZ ml endpoint realtime delete-version -n "$ENDPOINT_NAME" --version-name versiona -o none
 versions=$(show "keys(versions)")
 expect "versions" versionb "$versions"
-for _ in {1..10}; do
-    answer=$(run)
-    expect_part "b's model answers" '"model": "forest"' "$answer"
-done
+expect_only '"model": "forest"' run
 
 step "delete the endpoint"
 $AZ ml endpoint realtime delete -n "$ENDPOINT_NAME" -o none

@@ -20,6 +20,17 @@ expect_part() {
     printf '%s: %s\n' "$1" "$3"
 }
 
+# expect_only PART COMMAND...: calls ten times; nobody else may answer.
+expect_only() {
+    local part=$1 answer
+    shift
+    for _ in {1..10}; do
+        answer=$("$@")
+        [[ $answer == *"$part"* ]] || fail "expected '$part' in every answer, got '$answer'"
+    done
+    printf 'of 10 answers all have %s\n' "$part"
+}
+
 # expect_both FIRST SECOND COMMAND...: calls until both have answered, so a share is not only written down.
 expect_both() {
     local first=$1 second=$2 answer calls=0 of_first=0 of_second=0

@@ -10,7 +10,7 @@ mod effective;
 mod field;
 mod file;
 mod secret;
-mod suggest;
+pub(crate) mod suggest;
 mod tree;
 mod units;
 

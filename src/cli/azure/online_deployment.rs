@@ -55,7 +55,7 @@ pub(super) struct Which {
     #[arg(long, short = 'n', aliases = ["deployment-name", "deployment"], short_alias = 'd')]
     name: Option<String>,
     /// Name of its endpoint [default: the file's]
-    #[arg(long, short = 'e', alias = "endpoint")]
+    #[arg(long, short = 'e', visible_alias = "endpoint")]
     endpoint_name: Option<String>,
     #[command(flatten)]
     source: Source,
@@ -84,7 +84,7 @@ pub(super) struct Update {
 #[derive(Debug, Args)]
 pub(super) struct List {
     /// Name of the endpoint
-    #[arg(long, short = 'e', alias = "endpoint", short_alias = 'n')]
+    #[arg(long, short = 'e', visible_alias = "endpoint", short_alias = 'n')]
     endpoint_name: String,
 }
 

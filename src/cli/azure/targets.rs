@@ -27,7 +27,7 @@ pub(super) struct DeploymentName {
     #[arg(long, short = 'n', aliases = ["deployment-name", "deployment"], short_alias = 'd')]
     pub(super) name: String,
     /// Name of its endpoint
-    #[arg(long, short = 'e', alias = "endpoint")]
+    #[arg(long, short = 'e', visible_alias = "endpoint")]
     pub(super) endpoint_name: String,
 }
 

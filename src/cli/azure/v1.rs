@@ -109,7 +109,7 @@ struct Version {
     #[command(flatten)]
     target: EndpointName,
     /// Name of the version [default: the endpoint's name]
-    #[arg(long, alias = "vn", value_name = "NAME")]
+    #[arg(long, visible_alias = "vn", value_name = "NAME")]
     version_name: Option<String>,
     #[command(flatten)]
     knobs: Knobs,
@@ -123,14 +123,14 @@ pub(super) struct Deploy {
     #[arg(long, short = 'n')]
     name: String,
     /// Name of the version [default: the service's name]
-    #[arg(long, alias = "vn", value_name = "NAME")]
+    #[arg(long, visible_alias = "vn", value_name = "NAME")]
     version_name: Option<String>,
     #[command(flatten)]
     knobs: Knobs,
     #[command(flatten)]
     endpoint: EndpointKnobs,
     /// Azure's compute target; kept, without effect
-    #[arg(long, alias = "ct", value_name = "NAME")]
+    #[arg(long, visible_alias = "ct", value_name = "NAME")]
     compute_target: Option<String>,
     /// Replace a version of this name
     #[arg(long)]
@@ -144,7 +144,7 @@ struct DeleteVersion {
     #[command(flatten)]
     target: EndpointName,
     /// Name of the version
-    #[arg(long, alias = "vn", value_name = "NAME")]
+    #[arg(long, visible_alias = "vn", value_name = "NAME")]
     version_name: String,
     /// v1 did not ask; accepted, without effect
     #[arg(long, short = 'y')]
@@ -189,7 +189,7 @@ pub(super) struct GetLogs {
     #[command(flatten)]
     target: EndpointName,
     /// Name of the version [default: the only one, or the default]
-    #[arg(long, alias = "vn", value_name = "NAME")]
+    #[arg(long, visible_alias = "vn", value_name = "NAME")]
     version_name: Option<String>,
     /// How many lines at the end
     #[arg(long, short = 'l', alias = "num_lines", value_name = "N", default_value_t = 5000)]

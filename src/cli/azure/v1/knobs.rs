@@ -15,25 +15,25 @@ use crate::cli::azure::document::{Document, read};
 #[derive(Debug, Default, Args)]
 pub(super) struct Knobs {
     /// inferenceconfig.json: entry script, source directory, environment
-    #[arg(long, alias = "ic", value_name = "FILE")]
+    #[arg(long, visible_alias = "ic", value_name = "FILE")]
     inference_config_file: Option<PathBuf>,
     /// deploymentconfig.json: replicas, scaling, limits, keys
-    #[arg(long, alias = "dc", value_name = "FILE")]
+    #[arg(long, visible_alias = "dc", value_name = "FILE")]
     deploy_config_file: Option<PathBuf>,
     /// Model: a path here, or the name of one that is registered
     #[arg(long, short = 'm', value_name = "MODEL")]
     model: Option<String>,
     /// Folder of the entry script
-    #[arg(long, alias = "sd", value_name = "FOLDER")]
+    #[arg(long, visible_alias = "sd", value_name = "FOLDER")]
     source_directory: Option<PathBuf>,
     /// Entry script within it
-    #[arg(long, alias = "es", value_name = "FILE")]
+    #[arg(long, visible_alias = "es", value_name = "FILE")]
     entry_script: Option<String>,
     /// Conda file with the packages
-    #[arg(long, alias = "cf", value_name = "FILE")]
+    #[arg(long, visible_alias = "cf", value_name = "FILE")]
     conda_file: Option<PathBuf>,
     /// Share of the traffic, 0 to 100
-    #[arg(long, alias = "tp", value_name = "PERCENT")]
+    #[arg(long, visible_alias = "tp", value_name = "PERCENT")]
     traffic_percentile: Option<f64>,
     /// Take what no version has
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", ignore_case = true)]
@@ -42,37 +42,37 @@ pub(super) struct Knobs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", ignore_case = true)]
     is_control_version_type: Option<bool>,
     /// Number of replicas
-    #[arg(long, alias = "nr", value_name = "N")]
+    #[arg(long, visible_alias = "nr", value_name = "N")]
     num_replicas: Option<u32>,
     /// Scale by load
-    #[arg(long, alias = "as", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, visible_alias = "as", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     autoscale_enabled: Option<bool>,
     /// Fewest replicas
-    #[arg(long, alias = "mi", value_name = "N")]
+    #[arg(long, visible_alias = "mi", value_name = "N")]
     autoscale_min_replicas: Option<u32>,
     /// Most replicas
-    #[arg(long, alias = "ma", value_name = "N")]
+    #[arg(long, visible_alias = "ma", value_name = "N")]
     autoscale_max_replicas: Option<u32>,
     /// Seconds between two looks at the load
-    #[arg(long, alias = "ar", value_name = "SECONDS")]
+    #[arg(long, visible_alias = "ar", value_name = "SECONDS")]
     autoscale_refresh_seconds: Option<u32>,
     /// Load that is aimed at, in percent
-    #[arg(long, alias = "at", value_name = "PERCENT")]
+    #[arg(long, visible_alias = "at", value_name = "PERCENT")]
     autoscale_target_utilization: Option<u32>,
     /// Requests at once in a replica
-    #[arg(long, alias = "rm", value_name = "N")]
+    #[arg(long, visible_alias = "rm", value_name = "N")]
     replica_max_concurrent_requests: Option<u32>,
     /// Longest wait in the queue, in milliseconds
-    #[arg(long, alias = "mr", value_name = "MS")]
+    #[arg(long, visible_alias = "mr", value_name = "MS")]
     max_request_wait_time: Option<u64>,
     /// Longest work on a request, in milliseconds
-    #[arg(long, alias = "tm", value_name = "MS")]
+    #[arg(long, visible_alias = "tm", value_name = "MS")]
     scoring_timeout_ms: Option<u64>,
     /// Cores of a replica; kept, without effect
-    #[arg(long, alias = "cc", value_name = "CORES")]
+    #[arg(long, visible_alias = "cc", value_name = "CORES")]
     cpu_cores: Option<f64>,
     /// Memory of a replica; kept, without effect
-    #[arg(long, alias = "gb", value_name = "GB")]
+    #[arg(long, visible_alias = "gb", value_name = "GB")]
     memory_gb: Option<f64>,
 }
 
@@ -80,7 +80,7 @@ pub(super) struct Knobs {
 #[derive(Debug, Default, Args)]
 pub(super) struct EndpointKnobs {
     /// Want a key
-    #[arg(long, alias = "ae", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, visible_alias = "ae", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     auth_enabled: Option<bool>,
     /// Want a token
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
@@ -89,7 +89,7 @@ pub(super) struct EndpointKnobs {
     #[arg(long)]
     description: Option<String>,
     /// Tags, as KEY=VALUE
-    #[arg(long, alias = "tag", value_name = "KEY=VALUE", num_args = 1..)]
+    #[arg(long, visible_alias = "tag", value_name = "KEY=VALUE", num_args = 1..)]
     tags: Vec<String>,
 }
 

@@ -238,9 +238,9 @@ impl Kept {
                 self.changes += 1;
                 let kept = self.deployments.get_mut(&key(d)).unwrap();
                 if method == Method::PUT {
-                    kept.clone_from(body)
+                    kept.clone_from(body);
                 } else {
-                    merge(kept, body)
+                    merge(kept, body);
                 }
                 let operation = self.operation(false);
                 Ok((StatusCode::ACCEPTED, self.deployment(&key(d)), operation))
@@ -290,8 +290,9 @@ impl Kept {
     fn endpoint(&self, name: &str) -> Value {
         let mut view = self.endpoints[name].clone();
         let of = self.deployments.keys().filter(|key| key.0 == name);
-        let traffic: serde_json::Map<_, _> =
-            of.map(|key| (key.1.clone(), view["traffic"].get(&key.1).cloned().unwrap_or(json!(0)))).collect();
+        let traffic: serde_json::Map<_, _> = of
+            .map(|key| (key.1.clone(), view["traffic"].get(&key.1).cloned().unwrap_or_else(|| json!(0))))
+            .collect();
         view["traffic"] = Value::Object(traffic);
         view["scoring_uri"] = json!(format!("http://{}/score", self.address));
         view["provisioning_state"] = json!("Succeeded");

@@ -170,6 +170,9 @@ fn table(value: &Value, is_query: bool, out: &mut impl Write) -> io::Result<()> 
     for row in &cells {
         table.add_row(columns.iter().map(|column| of(row, column)));
     }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     // Without a terminal's width nothing is wrapped.
     writeln!(out, "{}", table.trim_fmt())
 }
@@ -234,6 +237,7 @@ mod tests {
             {"name": "b", "auth_mode": "key", "traffic": {}, "id": "/x"}, {"name": "longer", "location": "local\u{1b}"},
         ]);
         let table = printed(list.clone(), None, Some(Form::Table));
+        assert!(table.starts_with("Name    Auth_mode  Location\n"), "{table}");
         let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(rows[0], ["Name", "Auth_mode", "Location"]);
         assert_eq!(rows[1], ["------", "---------", "--------"]);

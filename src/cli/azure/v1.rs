@@ -46,16 +46,18 @@ pub struct ModelDeploy {
 enum RealtimeVerb {
     /// Create a version; the first one makes the endpoint and is its default
     #[command(
-        after_help = "Example:\n  scoregate endpoint realtime create-version -n my-endpoint --vn b --ic inferenceconfig.json --dc deploymentconfig.json --tp 10"
+        after_help = "Example:\n  scoregate endpoint realtime create-version -n my-endpoint --vn version-b --ic inferenceconfig.json --dc deploymentconfig.json --tp 10"
     )]
     CreateVersion(Version),
     /// Change a version, its share, or what it is
     #[command(
-        after_help = "Example:\n  scoregate endpoint realtime update-version -n my-endpoint --vn b --tp 40 --is-default true"
+        after_help = "Example:\n  scoregate endpoint realtime update-version -n my-endpoint --vn version-b --tp 40 --is-default true"
     )]
     UpdateVersion(Version),
     /// Delete a version that is not the default
-    #[command(after_help = "Example:\n  scoregate endpoint realtime delete-version -n my-endpoint --vn a")]
+    #[command(
+        after_help = "Example:\n  scoregate endpoint realtime delete-version -n my-endpoint --vn version-a"
+    )]
     DeleteVersion(DeleteVersion),
     #[command(flatten)]
     Common(CommonVerb),

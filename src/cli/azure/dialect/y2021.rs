@@ -25,7 +25,8 @@ const ENDPOINT: [&str; 14] = [
     "identity",
     "location",
 ];
-const DEPLOYMENT: [&str; 19] = [
+/// The last two are ours.
+const DEPLOYMENT: [&str; 21] = [
     "$schema",
     "app_insights_enabled",
     "code_configuration",
@@ -45,6 +46,8 @@ const DEPLOYMENT: [&str; 19] = [
     "scale_settings",
     "tags",
     "type",
+    "process",
+    "replicas",
 ];
 
 /// What a file of 2021 says.

@@ -5,6 +5,7 @@ use anyhow::{Context as _, bail};
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::cli::admin::Refused;
 use crate::cli::azure::Context;
 use crate::cli::azure::dialect::v1::Deploy;
 use crate::cli::azure::document::Document;
@@ -22,7 +23,8 @@ pub(super) async fn create(
 ) -> anyhow::Result<()> {
     let version = name(endpoint, version, &made);
     let target = path(&["endpoints", endpoint]);
-    if context.session.find(&target, "endpoint_not_found").await?.is_none() {
+    let is_first = context.session.find(&target, "endpoint_not_found").await?.is_none();
+    if is_first {
         let mut document = made.endpoint.clone();
         document.insert("name".into(), endpoint.into());
         document.insert("profile".into(), "aks-v1".into());
@@ -33,7 +35,15 @@ pub(super) async fn create(
     document.insert("name".into(), version.clone().into());
     document.insert("endpoint_name".into(), endpoint.into());
     control(context, endpoint, &version, &made, &mut document).await?;
-    online_deployment::post(context, (endpoint, &version), document, false, no_wait).await?;
+    let posted = online_deployment::post(context, (endpoint, &version), document, false, no_wait).await;
+    if let Err(error) = &posted
+        && is_first
+        && error.is::<Refused>()
+    {
+        // An endpoint whose first version was not even taken is nothing that anybody has asked for.
+        context.session.send(Method::DELETE, &target, None, None).await?;
+    }
+    posted?;
     share(context, endpoint, &version, &made).await
 }
 

@@ -188,6 +188,43 @@ async fn long_changes_are_followed_and_failures_told() {
 }
 
 #[tokio::test]
+async fn who_is_overtaken_is_told() {
+    let user = User::new().await;
+    user.admin.declare(json!({"name": "e", "tags": {"moving": "yes"}}), &[]);
+    let (code, said) = user.fail("az ml online-endpoint update -n e --set description=mine").await;
+    assert!(code == 1 && said.contains("somebody else"), "{said}");
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_the_waiting_and_says_how_to_look() {
+    let user = User::new().await.with_blue();
+    let mut command = user.command("scoregate");
+    command.args([
+        "online-deployment",
+        "create",
+        "-n",
+        "slow",
+        "-e",
+        "e",
+        "--set",
+        "environment_variables.HANG=1",
+    ]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let id = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
+    // Whoever looks a second time listens to signals by then.
+    let mut looks = 0;
+    while looks < 2 {
+        looks += user.admin.asked().iter().filter(|asked| asked.line.starts_with("GET /operations/")).count();
+        tokio::task::yield_now().await;
+    }
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("in the background") && said.contains("get-logs -n slow -e e"), "{said}");
+}
+
+#[tokio::test]
 async fn an_endpoint_is_called_with_its_key_or_token() {
     let user = User::new().await.with_blue();
     let said = user

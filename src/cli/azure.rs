@@ -196,9 +196,4 @@ mod tests {
         assert_eq!(of("scoregate endpoint show -n ml"), "scoregate endpoint show -n ml");
         assert_eq!(of("scoregate"), "scoregate");
     }
-
-    #[test]
-    fn a_pipe_is_told_to_give_yes() {
-        assert!(confirm("Delete?", true).is_ok());
-    }
 }

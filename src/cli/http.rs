@@ -103,3 +103,50 @@ where
     }
     .context("what answers does not speak HTTP as scoregate does")
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_over_tls_is_read_if_its_server_is_trusted() {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target =
+            Target::parse(&format!("https://localhost:{}/x", listener.local_addr().unwrap().port())).unwrap();
+        let server = async {
+            // Who does not trust the server ends the handshake.
+            let mut refused = listener.accept().await.unwrap().0;
+            assert!(acceptor.accept(&mut refused).await.is_err());
+            drop(refused);
+            let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+            stream.shutdown().await.unwrap();
+        };
+        let client = async {
+            let request = || Request::get("/x").body(Full::default()).unwrap();
+            let longest = Duration::from_secs(60);
+            let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            let stranger = Trust::Only(other.cert.pem().into_bytes());
+            assert!(send(&target, &stranger, request(), longest).await.is_err());
+            let trust = Trust::Only(made.cert.pem().into_bytes());
+            send(&target, &trust, request(), longest).await.unwrap()
+        };
+        let ((), answer) = tokio::join!(server, client);
+        assert_eq!((answer.status, &answer.body[..]), (StatusCode::OK, &b"ok"[..]));
+    }
+}

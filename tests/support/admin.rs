@@ -1,5 +1,6 @@
 //! An admin API for tests of the command line: it keeps documents as the real one does, starts nothing, and remembers what
-//! it was asked. A deployment with the environment variable FAIL fails; every long change is seen once in progress.
+//! it was asked. Every long change is seen once in progress; then a deployment with the environment variable FAIL
+//! fails, and one with HANG goes on. An endpoint with the tag `moving` has always just been changed.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -36,10 +37,17 @@ struct Kept {
     endpoints: BTreeMap<String, Value>,
     deployments: BTreeMap<(String, String), Value>,
     keys: BTreeMap<String, [String; 2]>,
-    /// How often each was looked at, and whether it fails.
-    operations: BTreeMap<String, (u32, bool)>,
+    /// How often each was looked at, and how it ends.
+    operations: BTreeMap<String, (u32, End)>,
     changes: u64,
     asked: Vec<Asked>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Good,
+    Bad,
+    Never,
 }
 
 type Answer = (StatusCode, Value, Option<String>);
@@ -129,16 +137,16 @@ impl Kept {
                 ok(json!({ "from": deployment, "got": body }))
             }
             ("GET", ["operations", id]) => {
-                let Some((looks, fails)) = self.operations.get_mut(*id) else {
+                let Some((looks, end)) = self.operations.get_mut(*id) else {
                     return Err(refused(404, "operation_not_found", "no such operation"));
                 };
                 *looks += 1;
-                let state = match (*looks, *fails) {
-                    (1, _) => json!({"status": "InProgress", "phase": "starting"}),
-                    (_, true) => {
+                let state = match (*looks, *end) {
+                    (1, _) | (_, End::Never) => json!({"status": "InProgress", "phase": "starting"}),
+                    (_, End::Bad) => {
                         json!({"status": "Failed", "error": {"code": "start_failed", "message": "no module named x"}})
                     }
-                    (_, false) => json!({"status": "Succeeded"}),
+                    (_, End::Good) => json!({"status": "Succeeded"}),
                 };
                 let (status, value, _) = ok(state)?;
                 Ok((status, value, Some((*id).to_owned())))
@@ -162,7 +170,7 @@ impl Kept {
                     self.deployments.insert(key, deployment.clone());
                 }
                 self.create(&name, body["endpoint"].clone());
-                let operation = self.operation(false);
+                let operation = self.operation(End::Good);
                 Ok((StatusCode::ACCEPTED, self.endpoint(&name), operation))
             }
             (_, ["endpoints", name, ..]) if !self.endpoints.contains_key(*name) => {
@@ -194,7 +202,7 @@ impl Kept {
             ("DELETE", []) => {
                 self.endpoints.remove(name);
                 self.deployments.retain(|key, _| key.0 != name);
-                let operation = self.operation(false);
+                let operation = self.operation(End::Good);
                 Ok((StatusCode::ACCEPTED, Value::Null, operation))
             }
             ("GET", ["keys"]) => {
@@ -221,10 +229,16 @@ impl Kept {
                     return Err(refused(409, "already_exists", "it exists already"));
                 }
                 self.deployments.insert(key.clone(), body.clone());
+                let variables = &body["environment_variables"];
+                let end = match (variables["FAIL"].is_string(), variables["HANG"].is_string()) {
+                    (true, _) => End::Bad,
+                    (_, true) => End::Never,
+                    _ => End::Good,
+                };
                 if uri.query() == Some("all_traffic=true") {
                     self.endpoints.get_mut(name).unwrap()["traffic"] = json!({ key.1.as_str(): 100 });
                 }
-                let operation = self.operation(body["environment_variables"]["FAIL"].is_string());
+                let operation = self.operation(end);
                 Ok((StatusCode::ACCEPTED, self.deployment(&key), operation))
             }
             (_, ["deployments", d, ..]) if !self.deployments.contains_key(&key(d)) => {
@@ -242,7 +256,7 @@ impl Kept {
                 } else {
                     merge(kept, body);
                 }
-                let operation = self.operation(false);
+                let operation = self.operation(End::Good);
                 Ok((StatusCode::ACCEPTED, self.deployment(&key(d)), operation))
             }
             ("DELETE", ["deployments", d]) => {
@@ -254,7 +268,7 @@ impl Kept {
                     ));
                 }
                 self.deployments.remove(&key(d));
-                let operation = self.operation(false);
+                let operation = self.operation(End::Good);
                 Ok((StatusCode::ACCEPTED, Value::Null, operation))
             }
             ("GET", ["deployments", d, "logs"]) => ok(json!({"content": format!("{d} says\nhello\n")})),
@@ -268,15 +282,16 @@ impl Kept {
         self.keys.entry(name.to_owned()).or_insert_with(|| ["first".into(), "second".into()]);
     }
 
-    fn operation(&mut self, fails: bool) -> Option<String> {
+    fn operation(&mut self, end: End) -> Option<String> {
         let id = (self.operations.len() + 1).to_string();
-        self.operations.insert(id.clone(), (0, fails));
+        self.operations.insert(id.clone(), (0, end));
         Some(id)
     }
 
     fn check(&self, headers: &HeaderMap) -> Result<(), Answer> {
         let etag = headers.get("if-match").expect("changes say what they start from");
-        if etag.to_str().unwrap() == self.etag() {
+        let is_moving = self.endpoints.values().any(|endpoint| endpoint["tags"]["moving"].is_string());
+        if etag.to_str().unwrap() == self.etag() && !is_moving {
             Ok(())
         } else {
             Err(refused(409, "conflict", "it has changed"))

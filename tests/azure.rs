@@ -409,6 +409,10 @@ async fn the_state_directory_says_where_and_with_which_key() {
     user.write("state/admin.key", "open sesame\n");
     user.run("unset SCOREGATE_ADMIN; az ml online-endpoint list").await;
     assert_eq!(user.admin.asked_for("GET /endpoints").headers["authorization"], "Bearer open sesame");
+    // 0.0.0.0 leads to this machine, but is not known to be it.
+    let port = user.admin.address.port();
+    user.run(&format!("scoregate online-endpoint list --admin http://0.0.0.0:{port}")).await;
+    assert!(!user.admin.asked_for("GET /endpoints").headers.contains_key("authorization"));
     user.run("SCOREGATE_ADMIN_KEY=other az ml online-endpoint list").await;
     assert_eq!(user.admin.asked_for("GET /endpoints").headers["authorization"], "Bearer other");
 }

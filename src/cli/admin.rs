@@ -79,19 +79,24 @@ impl AdminArgs {
     pub(super) fn router(&self, key: Option<&SecretString>) -> anyhow::Result<Admin> {
         let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let folder = self.state.clone().or_else(|| default_folder(env));
-        let announced = match (&self.admin, &folder) {
-            (None, Some(folder)) => announced(folder)?,
-            _ => None,
+        let announced = match &folder {
+            Some(folder) => announced(folder),
+            None => Ok(None),
         };
-        let is_of_folder = self.admin.is_none() || self.state.is_some();
-        let target = match self.admin.clone().or(announced) {
-            Some(Address(target)) => target,
-            None => Target::parse(DEFAULT).map_err(|error| anyhow!(error))?,
+        let (target, is_of_folder) = match (&self.admin, announced) {
+            (Some(Address(given)), announced) => {
+                let is_same = announced.ok().flatten().is_some_and(|Address(announced)| announced == *given);
+                (given.clone(), is_same || is_loopback(&given.host))
+            }
+            (None, announced) => match announced? {
+                Some(Address(target)) => (target, true),
+                None => (Target::parse(DEFAULT).map_err(|error| anyhow!(error))?, true),
+            },
         };
         let key = match (key.cloned(), env("SCOREGATE_ADMIN_KEY"), folder) {
             (Some(key), _, _) => Some(key),
             (None, Some(key), _) => Some(key.into()),
-            (None, None, Some(folder)) if is_of_folder || is_loopback(&target.host) => key_file(&folder)?,
+            (None, None, Some(folder)) if is_of_folder => key_file(&folder)?,
             _ => None,
         };
         Ok(Admin { target, trust: self.trust()?, key: key.map(|key| bearer(&key)).transpose()? })
@@ -138,7 +143,7 @@ impl Admin {
         })?;
         if answer.status == StatusCode::UNAUTHORIZED {
             bail!(
-                "{} wants its admin key: give it in SCOREGATE_ADMIN_KEY, or name the router's state directory with --state{}",
+                "{} wants its admin key: give it in SCOREGATE_ADMIN_KEY, or, on its machine, name its state directory with --state{}",
                 self.place(),
                 if self.key.is_some() { " (the one given is wrong)" } else { "" }
             );

@@ -63,3 +63,5 @@ flock 9
 make_environment
 train faq train.py faq.json
 train digits train.py
+train tutorials/model-1 train.py
+train tutorials/model-2 train.py

@@ -4,7 +4,7 @@
 //! workers, replicas, control.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, mpsc as std_mpsc};
@@ -12,15 +12,21 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::mpsc;
 
-use crate::control::admin::{self, AdminContext, ReloadRequest, Reloader};
+use crate::control::admin::{self, AdminContext, ReloadRequest, Reloader, Roles};
 use crate::control::board::Board;
 use crate::control::certificates::CertificateWatch;
+use crate::control::recipe::Tools;
+use crate::control::registry::{Registry, Shown, registrar};
 use crate::control::reload::{self, Configurator};
+use crate::control::store::{Store, StoreError};
+use crate::core::declared::Declared;
 use crate::core::settings::Settings;
 use crate::data::listener::Listener;
 use crate::data::tls::ServerTls;
+use crate::data::verify::digest_of;
 use crate::data::worker::{self, Shared};
 use crate::data::world::Snapshot;
 use crate::observe::access::AccessLog;
@@ -50,6 +56,9 @@ pub enum StartError {
     /// The path of this program cannot be found out; replicas are started through it.
     #[error("cannot find out where this program is: {0}")]
     Program(io::Error),
+    /// The state directory cannot be used.
+    #[error("{0}")]
+    State(#[from] StoreError),
     /// The settings cannot be put to work.
     #[error("{0}")]
     Settings(#[from] reload::ReloadError),
@@ -109,11 +118,32 @@ impl Running {
     }
 }
 
-/// Starts the router with settings that came from `file` (or from nowhere, then there is no reload).
+/// Where what is declared through the admin API is kept, and what it is run with.
+#[derive(Clone, Debug)]
+pub struct StateOptions {
+    /// The state directory.
+    pub folder: PathBuf,
+    /// A Python interpreter whose environment has the model server.
+    pub python: Option<PathBuf>,
+}
+
+/// Where settings come from and what belongs to them.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// The configuration file; without one there is no reload.
+    pub file: Option<PathBuf>,
+    /// Without one, nothing can be declared.
+    pub state: Option<StateOptions>,
+    /// Scheme, host and port under which clients reach the data listener, if it is not its own address.
+    pub public_url: Option<String>,
+}
+
+/// Starts the router with settings.
 ///
 /// # Errors
-/// Whatever keeps it from serving: a taken port, bad certificates, threads that cannot be made.
-pub fn start(settings: Settings, file: Option<PathBuf>) -> Result<Running, StartError> {
+/// Whatever keeps it from serving: a taken port, bad certificates, a state directory in use, threads that cannot be made.
+pub fn start(settings: Settings, origin: Origin) -> Result<Running, StartError> {
+    let state = origin.state.map(State::open).transpose()?;
     let listen = settings.listen.clone();
     let data = bind("data", listen.address)?;
     let admin = bind("admin", settings.admin.address)?;
@@ -126,14 +156,20 @@ pub fn start(settings: Settings, file: Option<PathBuf>) -> Result<Running, Start
     let drain_timeout = settings.drain_timeout;
     let (data_address, admin_address) = (address_of(&data)?, address_of(&admin)?);
     let (reload, requests) = admin::reloader();
+    if let Some(state) = &state {
+        state.store.announce(&format!("http://{admin_address}"))?;
+    }
+    let own_url = || public_url(listen.tls.is_some(), data_address);
     let control = Control {
+        public_url: origin.public_url.unwrap_or_else(own_url),
+        state,
         admin,
         access: access.clone(),
         drain: drain.clone(),
         tls: tls.clone(),
         reload: reload.clone(),
         requests,
-        file,
+        file: origin.file,
         launcher: Launcher::new(std::env::current_exe().map_err(StartError::Program)?),
     };
     let redirect_address = redirect.as_ref().map(address_of).transpose()?;
@@ -196,8 +232,36 @@ fn start_workers(
     Ok(())
 }
 
+/// The state directory, open.
+struct State {
+    store: Store,
+    declared: Declared,
+    tools: Tools,
+    roles: Roles,
+}
+
+impl State {
+    fn open(options: StateOptions) -> Result<Self, StartError> {
+        let (mut store, declared) = Store::open(&options.folder)?;
+        let keys = store.admin_keys()?;
+        let digest = |key: &SecretString| digest_of(key.expose_secret().as_bytes());
+        let roles = Roles { writer: digest(&keys.writer), reader: digest(&keys.reader) };
+        let tools = Tools::new(options.python, store.folder().join("environments"));
+        Ok(Self { store, declared, tools, roles })
+    }
+}
+
+/// An address that listens on all interfaces is called by loopback: from elsewhere, a name is needed anyway.
+fn public_url(tls: bool, address: SocketAddr) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    let host = if address.ip().is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { address.ip() };
+    format!("{scheme}://{}", SocketAddr::new(host, address.port()))
+}
+
 /// What the control thread is made of.
 struct Control {
+    public_url: String,
+    state: Option<State>,
     admin: TcpListener,
     access: AccessLog,
     drain: Drain,
@@ -235,7 +299,16 @@ impl Control {
         let tasks = Tasks::new();
         let board = Board::new();
         let key = settings.admin.key.clone();
-        let started = Configurator::start(settings, self.file, board.clone(), self.launcher, tasks.clone());
+        let (registrar, messages) = registrar();
+        let shown = Shown::nothing();
+        let roles = self.state.as_ref().map(|state| state.roles);
+        let registry = self.state.map(|state| {
+            Registry::new(state.store, state.declared, state.tools, shown.clone(), board.clone())
+        });
+        let (registry, unfinished) = registry.unzip();
+        let declared = (registry, registrar.clone());
+        let started =
+            Configurator::start(&settings, self.file, board.clone(), self.launcher, tasks.clone(), declared);
         let (reloader, snapshot) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -260,6 +333,10 @@ impl Control {
             reload: self.reload,
             access: self.access,
             key,
+            roles,
+            registrar: registrar.clone(),
+            shown,
+            public_url: self.public_url,
             stage: self.drain.clone(),
             started: Instant::now(),
             started_at: SystemTime::now(),
@@ -277,8 +354,18 @@ impl Control {
         if let Some(tls) = self.tls {
             admin_tasks.spawn(CertificateWatch::new(tls).run(certificates_end));
         }
+        for request in unfinished.into_iter().flatten() {
+            let registrar = registrar.clone();
+            admin_tasks.spawn(async move {
+                if let Err(error) = registrar.change(request).await {
+                    tracing::error!("a deployment cannot be taken up again: {error}");
+                }
+            });
+        }
         // Replicas live until no worker can need them any more.
-        reloader.run(self.requests, async move { while workers_done.recv().await.is_some() {} }).await;
+        reloader
+            .run(self.requests, messages, async move { while workers_done.recv().await.is_some() {} })
+            .await;
         let mut drain = self.drain;
         tokio::select! {
             () = tasks.ended() => {}

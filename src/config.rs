@@ -17,11 +17,12 @@ mod units;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 pub use diagnostic::{Diagnostic, Report, Severity};
 pub use effective::effective;
 
-use crate::core::settings::Settings;
+use crate::core::settings::{EndpointSettings, Settings};
 
 /// The configuration that runs when no file is named. Its keys come from two variables that `demo` sets.
 pub const DEMO: &str = include_str!("../config/demo.yaml");
@@ -43,6 +44,28 @@ pub struct Loaded {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(path: &Path) -> Result<Loaded, Report> {
+    read(path, false)
+}
+
+/// Like `load`, for a router whose endpoints may also be declared elsewhere: a file needs none.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_part(path: &Path) -> Result<Loaded, Report> {
+    read(path, true)
+}
+
+/// What holds without a file, with no endpoint.
+///
+/// # Panics
+/// Never; it is tested.
+pub fn defaults() -> Settings {
+    let text = "endpoints: []";
+    let loaded = checked("the defaults", text, Path::new("/"), &|_| None, true);
+    loaded.expect("the defaults are valid").settings
+}
+
+fn read(path: &Path, may_be_empty: bool) -> Result<Loaded, Report> {
     let name = path.display().to_string();
     let mut bytes = Vec::new();
     // A pipe could keep the reader waiting for ever.
@@ -57,7 +80,8 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
         return Err(Report::unreadable(&name, message, None));
     }
     let text = String::from_utf8(bytes).map_err(|e| not_utf8(&name, &e))?;
-    parse(&name, &text, path.parent().unwrap_or_else(|| Path::new("")))
+    let base = path.parent().unwrap_or_else(|| Path::new(""));
+    checked(&name, &text, base, &|variable| std::env::var(variable).ok(), may_be_empty)
 }
 
 /// Checks a text; `name` is what messages call it.
@@ -78,6 +102,34 @@ pub fn parse_with(
     base: &Path,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, Report> {
+    checked(name, text, base, env, false)
+}
+
+/// One endpoint, with the keys that it would have in a file; it may be without deployments. `env` gives the secrets.
+///
+/// # Errors
+/// Everything that is wrong with it. Places are of no use to whoever did not write the text; messages are.
+pub fn endpoint(
+    endpoint: &serde_json::Value,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(Arc<EndpointSettings>, Vec<Diagnostic>), Report> {
+    // Version 2 allows twenty; version 1's six are counted by whoever declares.
+    let file = serde_json::json!({ "max_deployments_per_endpoint": 20, "endpoints": [endpoint] });
+    let text = serde_saphyr::to_string(&file).map_err(|e| {
+        Report::unreadable("the endpoint", format!("it cannot be written as YAML: {e}"), None)
+    })?;
+    let loaded = checked("the endpoint", &text, Path::new("/"), env, true)?;
+    let endpoint = loaded.settings.endpoints.into_iter().next().expect("one was given");
+    Ok((endpoint, loaded.warnings))
+}
+
+fn checked(
+    name: &str,
+    text: &str,
+    base: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    may_be_empty: bool,
+) -> Result<Loaded, Report> {
     // Origins and paths go into the settings: they must mean the same from any working directory.
     let base = std::path::absolute(if base.as_os_str().is_empty() { Path::new(".") } else { base })
         .map_err(|e| Report::unreadable(name, format!("no working directory: {e}"), None))?;
@@ -88,7 +140,8 @@ pub fn parse_with(
     let settings = match tree::parse(&mut source, &mut findings) {
         Ok(root) => {
             let file = decode::decode::<file::File>(&root, &mut source, &mut findings);
-            let mut check = check::Check { source: &source, base: &base, env, findings: &mut findings };
+            let mut check =
+                check::Check { source: &source, base: &base, env, findings: &mut findings, may_be_empty };
             file.given().and_then(|file| check::check(&mut check, file))
         }
         Err(finding) => {

@@ -1,7 +1,9 @@
 //! Decisions without I/O: no socket, no clock, no randomness, no async. Time and draws are arguments.
 
 pub mod admission;
+pub mod declared;
 pub mod identity;
 pub mod route;
 pub mod scale;
 pub mod settings;
+pub mod suggest;

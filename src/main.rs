@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use scoregate::cli::{check, launch, load, model, serve, sidecar, status};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use scoregate::cli::{azure, check, launch, load, model, papers, serve, sidecar, status};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,35 +19,64 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Check(check::Args),
+    Completions(papers::CompletionsArgs),
     #[command(hide = true)]
     Launch(launch::LaunchArgs),
     Load(Box<load::LoadArgs>),
-    /// Run a synthetic model server, for demos, tests and load
-    Model(model::ModelArgs),
+    Man(papers::ManArgs),
+    /// Run a synthetic model server, for demos, tests and load; `model deploy` is Azure's v1
+    Model(Box<ModelCommand>),
     Serve(serve::Args),
     Sidecar(Box<sidecar::Args>),
     Status(status::StatusArgs),
+    #[command(flatten)]
+    Azure(Box<azure::Group>),
+}
+
+/// `model` was a word of Azure's v1 before it was ours.
+#[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+struct ModelCommand {
+    #[command(flatten)]
+    serve: model::ModelArgs,
+    #[command(subcommand)]
+    verb: Option<ModelVerb>,
+}
+
+#[derive(Subcommand, Debug)]
+enum ModelVerb {
+    /// Deploy a model as a service, as in Azure's v1
+    #[command(
+        after_help = "Example:\n  scoregate model deploy -n my-service -m ./model.pkl --ic inferenceconfig.json --dc deploymentconfig.json"
+    )]
+    Deploy(azure::ModelDeploy),
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(azure::without_ml(std::env::args_os()));
     if let Command::Launch(args) = &cli.command {
         // Its standard error is the replica's, and it must stay as small as it can.
         return launch::run(args);
     }
     log_to_stderr(&cli.command);
     let done = match cli.command {
+        Command::Azure(group) => azure::run(&group),
         Command::Check(args) => check::run(&args),
+        Command::Completions(args) => papers::completions(&args, Cli::command()),
         Command::Launch(_) => unreachable!("dispatched above"),
         Command::Load(args) => load::run(&args),
-        Command::Model(args) => model::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Man(args) => papers::man(&args, Cli::command()),
+        Command::Model(command) => match command.verb {
+            Some(ModelVerb::Deploy(args)) => azure::deploy_model(&args),
+            None => model::run(command.serve).map(|()| ExitCode::SUCCESS),
+        },
         Command::Serve(args) => serve::run(&args),
         Command::Sidecar(args) => sidecar::run(&args),
         Command::Status(args) => status::run(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         report(&error);
-        ExitCode::FAILURE
+        if error.is::<azure::Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
     })
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use scoregate::core::admission::ReplicaId;
 use scoregate::core::settings::{Name, ProcessSettings};
-use scoregate::provider::process::{Launcher, Process};
+use scoregate::provider::process::{Launcher, LogTail, Process};
 use scoregate::provider::{Phase, Provider, Replica, ReplicaSet, Wanted};
 use scoregate::shutdown::Tasks;
 use tempfile::TempDir;
@@ -48,7 +48,7 @@ impl Running {
         let tasks = Tasks::new();
         let launcher = Launcher::new(PathBuf::from(env!("CARGO_BIN_EXE_scoregate")));
         let name = Name::parse("blue").unwrap();
-        tasks.spawn(Process::new(name, on_settings, launcher).run(on_wanted, publish));
+        tasks.spawn(Process::new(name, on_settings, launcher, LogTail::default()).run(on_wanted, publish));
         Self { settings, wanted, replicas: set, tasks, folder }
     }
 

@@ -2,9 +2,10 @@
 //!
 //! Each test runs an example as users do: its own `scoregate.yaml`, only the listeners moved to free ports.
 
-#![expect(clippy::panic, reason = "helpers of tests fail tests")]
+#![allow(clippy::allow_attributes, clippy::panic, reason = "helpers of tests fail tests")]
 
 #[path = "support/process.rs"]
+#[allow(dead_code, reason = "shared with tests that use other parts")]
 mod process;
 #[path = "support/python.rs"]
 mod python;

@@ -19,8 +19,6 @@ mod server_timing;
 mod sse;
 mod table;
 mod tally;
-mod target;
-mod tls;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;

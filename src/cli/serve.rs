@@ -9,7 +9,8 @@ use anyhow::Context as _;
 use rand::RngExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::app::{self, Running};
+use crate::app::{self, Origin, Running, StateOptions};
+use crate::cli::admin::default_folder;
 use crate::config;
 use crate::core::settings::Settings;
 use crate::observe::metrics;
@@ -30,14 +31,44 @@ pub struct Args {
     /// Where operators call, instead of what the file says; only a loopback address.
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = loopback)]
     pub admin: Option<SocketAddr>,
+    /// Keep what is declared with `scoregate online-endpoint` and its kin in this directory; without a value, in
+    /// $SCOREGATE_STATE or ~/.local/state/scoregate.
+    #[arg(long, value_name = "DIR", num_args = 0..=1)]
+    pub state: Option<Option<PathBuf>>,
+    /// Python interpreter whose environment runs the entry scripts of deployments; it must have azureml-inference-server-http.
+    #[arg(long, value_name = "PATH", requires = "state")]
+    pub python: Option<PathBuf>,
+    /// URL under which clients reach the data listener, for the scoring URIs that are shown.
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
 }
 
 impl Args {
+    fn origin(&self) -> anyhow::Result<Origin> {
+        let state = match &self.state {
+            None => None,
+            Some(None) => Some(
+                state_folder()
+                    .context("there is no home directory to keep the state in; give --state a directory")?,
+            ),
+            Some(Some(folder)) => Some(folder.clone()),
+        };
+        let state = state.map(|folder| StateOptions { folder, python: self.python.clone() });
+        let public_url = self.public_url.as_ref().map(|url| url.trim_end_matches('/').to_owned());
+        Ok(Origin { file: self.file.clone(), state, public_url })
+    }
+
     fn place(&self, mut settings: Settings) -> Settings {
         settings.listen.address = self.listen.unwrap_or(settings.listen.address);
         settings.admin.address = self.admin.unwrap_or(settings.admin.address);
         settings
     }
+}
+
+/// Where the state is when nobody says where.
+fn state_folder() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    set("SCOREGATE_STATE").map(PathBuf::from).or_else(|| default_folder(set))
 }
 
 /// Others need a key, and that is the file's part.
@@ -57,22 +88,26 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // The clock of the metrics takes about 10 ms to calibrate, during which the file can be read. Should there be no
     // thread to be had, whoever needs the metrics first waits for it.
     let _ = std::thread::Builder::new().name("calibrate".into()).spawn(metrics::install);
-    let Some(file) = &args.file else { return demo(args) };
-    let loaded = match config::load(file) {
-        Ok(loaded) => loaded,
-        Err(report) => anyhow::bail!("{report}"),
+    let settings = match (&args.file, &args.state) {
+        (None, None) => return demo(args),
+        (None, Some(_)) => config::defaults(),
+        (Some(file), state) => {
+            let load = if state.is_some() { config::load_part } else { config::load };
+            let loaded = load(file).map_err(|report| anyhow::anyhow!("{report}"))?;
+            for warning in &loaded.warnings {
+                tracing::warn!("{warning}");
+            }
+            loaded.settings
+        }
     };
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
-    }
-    let scheme = scheme(&loaded.settings);
-    let running = app::start(args.place(loaded.settings), Some(file.clone()))?;
+    let scheme = scheme(&settings);
+    let running = app::start(args.place(settings), args.origin()?)?;
     until_end(running, |running| announce(running, scheme))
 }
 
 fn demo(args: &Args) -> anyhow::Result<ExitCode> {
     let (primary, secondary) = (random_key(), random_key());
-    let running = app::start(args.place(config::demo(&primary, &secondary)), None)?;
+    let running = app::start(args.place(config::demo(&primary, &secondary)), Origin::default())?;
     until_end(running, |running| {
         announce(running, "http");
         let (data, admin) = (running.data, running.admin);

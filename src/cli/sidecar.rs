@@ -73,7 +73,7 @@ pub struct Args {
 /// # Errors
 /// A flag that does not fit, or whatever keeps the router from starting.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let running = app::start(settings(args)?, None)?;
+    let running = app::start(settings(args)?, app::Origin::default())?;
     serve::until_end(running, |running| serve::announce(running, "http"))
 }
 

@@ -4,42 +4,28 @@
 mod table;
 
 use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderValue, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use secrecy::{ExposeSecret, SecretString};
-use tokio::net::TcpStream;
+use http::{Method, StatusCode};
+use secrecy::SecretString;
 
+use super::admin::{Admin, AdminArgs, Change};
 use crate::control::admin::state::State;
-
-/// Longest time for everything.
-const LONGEST: Duration = Duration::from_secs(10);
-/// Largest answer that is read: several thousand replicas.
-const LARGEST: usize = 16 * 1024 * 1024;
 
 /// Show what a running router does: endpoints, deployments, slots, queues, replicas.
 #[derive(Debug, clap::Args)]
 pub struct StatusArgs {
-    /// Address of the router's admin listener
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081", value_parser = admin_address)]
-    admin: Admin,
-    /// Key of the admin listener, where it has one
-    #[arg(long, env = "SCOREGATE_ADMIN_KEY", hide_env_values = true)]
+    #[command(flatten)]
+    router: AdminArgs,
+    /// Key of the admin listener [default: SCOREGATE_ADMIN_KEY, else that of the state directory]
+    #[arg(long)]
     key: Option<SecretString>,
     /// Print JSON even on a terminal
     #[arg(long)]
     json: bool,
 }
-
-/// `host:port` of an admin listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Admin(http::uri::Authority);
 
 /// Runs the command.
 ///
@@ -47,13 +33,12 @@ struct Admin(http::uri::Authority);
 /// Nothing answers at the address, what answers refuses or is no scoregate, or standard output cannot be written.
 pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let body = runtime
-        .block_on(async { tokio::time::timeout(LONGEST, fetch(&args.admin, args.key.as_ref())).await })
-        .with_context(|| format!("{} did not answer within {} s", args.admin.0, LONGEST.as_secs()))??;
+    let router = args.router.router(args.key.as_ref())?;
+    let body = runtime.block_on(fetch(&router))?;
     let stdout = io::stdout();
     let table = stdout.is_terminal() && !args.json;
     match show(&body, table, &mut stdout.lock()) {
-        Err(error) if is_broken_pipe(&error) => Ok(()),
+        Err(error) if super::is_broken_pipe(&error) => Ok(()),
         result => result,
     }
 }
@@ -71,71 +56,22 @@ fn show(body: &Bytes, table: bool, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-async fn fetch(admin: &Admin, key: Option<&SecretString>) -> anyhow::Result<Bytes> {
-    let address = (admin.0.host().trim_matches(['[', ']']), admin.0.port_u16().unwrap_or(80));
-    let stream = TcpStream::connect(address).await.with_context(|| {
-        format!(
-            "no router answers at {}; start one with \"scoregate serve\", or name its admin listener with --admin",
-            admin.0
-        )
-    })?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let mut request = Request::get("/state").header(HOST, admin.0.as_str());
-    if let Some(key) = key {
-        let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose_secret()))
-            .map_err(|_| anyhow!("the key holds characters that a header cannot"))?;
-        value.set_sensitive(true);
-        request = request.header(AUTHORIZATION, value);
-    }
-    let request = request.body(Empty::<Bytes>::new())?;
-    let answer = async {
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        let body = Limited::new(body, LARGEST).collect().await.map_err(|error| anyhow!(error))?;
-        anyhow::Ok((head.status, body.to_bytes()))
-    };
-    let mut answer = std::pin::pin!(answer);
-    // The connection may end before its last answer has been read.
-    let (status, body) = tokio::select! {
-        answer = answer.as_mut() => answer,
-        _ = connection => answer.await,
-    }
-    .with_context(|| format!("{} does not speak HTTP as scoregate does", admin.0))?;
-    match status {
-        StatusCode::OK => Ok(body),
-        StatusCode::UNAUTHORIZED => bail!(
-            "{} wants its admin key: give it with --key or in SCOREGATE_ADMIN_KEY{}",
-            admin.0,
-            if key.is_some() { " (the one given is wrong)" } else { "" }
-        ),
+async fn fetch(router: &Admin) -> anyhow::Result<Bytes> {
+    let answer = router.call(Method::GET, "/state", &Change::default()).await?;
+    match answer.status {
+        StatusCode::OK => Ok(answer.body),
         StatusCode::NOT_FOUND => {
-            bail!("{} has no /state; is it the data listener, or another program?", admin.0)
+            bail!("{} has no /state; is it the data listener, or another program?", router.place())
         }
-        status => bail!("{} answered {status}", admin.0),
+        status => bail!("{} answered {status}", router.place()),
     }
-}
-
-fn admin_address(text: &str) -> Result<Admin, String> {
-    let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    let uri: Uri = full.parse().map_err(|error| format!("not a URL: {error}"))?;
-    if uri.scheme_str() != Some("http") {
-        return Err("must begin with http:// (the admin listener speaks plain HTTP)".into());
-    }
-    if uri.path_and_query().is_some_and(|path| path.as_str() != "/") {
-        return Err("must have no path: only http://HOST:PORT".into());
-    }
-    let authority = uri.authority().ok_or("must name a host and port")?;
-    if authority.as_str().contains('@') {
-        return Err("must hold no user name or password; use --key".into());
-    }
-    Ok(Admin(authority.clone()))
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
     use clap::Parser;
 
     use super::*;
@@ -148,17 +84,10 @@ mod tests {
         status: StatusArgs,
     }
 
-    fn admin(address: std::net::SocketAddr) -> Admin {
-        admin_address(&format!("http://{address}")).unwrap()
-    }
-
-    #[test]
-    fn addresses_are_plain_http_without_a_path() {
-        assert_eq!(admin_address("127.0.0.1:8081").unwrap().0.as_str(), "127.0.0.1:8081");
-        assert_eq!(admin_address("http://[::1]:8081/").unwrap().0.as_str(), "[::1]:8081");
-        for wrong in ["https://127.0.0.1", "http://a/state", "http://me:secret@a", "http://", "a b"] {
-            assert!(admin_address(wrong).is_err(), "{wrong}");
-        }
+    fn router(address: SocketAddr, key: Option<&str>) -> Admin {
+        let url = format!("http://{address}");
+        let line = Line::try_parse_from(["status", "--state", "/nowhere", "--admin", &url]).unwrap();
+        line.status.router.router(key.map(SecretString::from).as_ref()).unwrap()
     }
 
     #[test]
@@ -170,7 +99,7 @@ mod tests {
     #[tokio::test]
     async fn the_state_of_a_running_router_is_fetched_and_shown() {
         let running = fixtures::Admin::start().await;
-        let body = fetch(&admin(running.address), None).await.unwrap();
+        let body = fetch(&router(running.address, None)).await.unwrap();
         let (mut table, mut json) = (Vec::new(), Vec::new());
         show(&body, true, &mut table).unwrap();
         show(&body, false, &mut json).unwrap();
@@ -181,10 +110,10 @@ mod tests {
     #[tokio::test]
     async fn a_key_is_sent_and_asked_for_without_being_shown() {
         let running = fixtures::Admin::with_key().await;
-        assert!(fetch(&admin(running.address), Some(&KEY.into())).await.is_ok());
-        let missing = fetch(&admin(running.address), None).await.unwrap_err().to_string();
+        assert!(fetch(&router(running.address, Some(KEY))).await.is_ok());
+        let missing = fetch(&router(running.address, None)).await.unwrap_err().to_string();
         assert!(missing.contains("SCOREGATE_ADMIN_KEY"), "{missing}");
-        let wrong = fetch(&admin(running.address), Some(&"hush".into())).await.unwrap_err().to_string();
+        let wrong = fetch(&router(running.address, Some("hush"))).await.unwrap_err().to_string();
         assert!(wrong.contains("wrong") && !wrong.contains("hush"), "{wrong}");
     }
 
@@ -193,7 +122,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let error = fetch(&admin(address), None).await.unwrap_err().to_string();
+        let error = fetch(&router(address, None)).await.unwrap_err().to_string();
         assert!(error.contains(&address.to_string()) && error.contains("scoregate serve"), "{error}");
     }
 

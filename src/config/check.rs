@@ -33,6 +33,8 @@ pub(super) struct Check<'a> {
     /// Environment variables.
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
     pub(super) findings: &'a mut Vec<Finding>,
+    /// There may be no endpoints, and endpoints without deployments: others are declared one by one.
+    pub(super) may_be_empty: bool,
 }
 
 /// Checks a file. `None` when a part of the settings could not be made; then an error has been reported.
@@ -119,7 +121,10 @@ impl Check<'_> {
         file: &file::File,
         place: Place,
     ) -> Option<Vec<Arc<crate::core::settings::EndpointSettings>>> {
-        let list = self.list(&file.endpoints, "endpoints", "the file", place);
+        let list = match self.may_be_empty {
+            true => items(&file.endpoints),
+            false => self.list(&file.endpoints, "endpoints", "the file", place),
+        };
         self.unique(list.iter().map(|at| &at.value.name), "endpoint");
         self.unique_routes(&list);
         let profile = file.profile.value().copied().unwrap_or(file::Profile::Aks);

@@ -2,6 +2,7 @@
 //!
 //! `guard` decides who is answered, `state` what there is to see, `connection` how connections are bounded.
 
+mod api;
 mod connection;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -27,6 +28,8 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::control::board::Board;
+use crate::control::registry::{Registrar, Shown};
+use crate::core::identity::KeyDigest;
 use crate::core::settings::Key;
 use crate::data::world::Snapshot;
 use crate::observe::access::AccessLog;
@@ -36,7 +39,8 @@ use guard::Guard;
 pub use reload::{ReloadError, ReloadRequest, Reloader, reloader};
 use state::State;
 
-const INDEX: &str = "scoregate admin: GET /healthz /readyz /metrics /state, POST /reload\n";
+const INDEX: &str = "scoregate admin: GET /healthz /readyz /metrics /state /events, POST /reload; \
+    endpoints and deployments: /openapi.json says how\n";
 
 /// What the listener shows and can do.
 #[derive(Clone, Debug)]
@@ -51,12 +55,29 @@ pub struct AdminContext {
     pub access: AccessLog,
     /// The key that callers must send.
     pub key: Option<Key>,
+    /// The keys of the state directory: whoever may change things, and whoever may look.
+    pub roles: Option<Roles>,
+    /// Asks for changes of what is declared.
+    pub registrar: Registrar,
+    /// What is declared, and what goes on.
+    pub shown: Shown,
+    /// Scheme, host and port under which clients reach the data listener.
+    pub public_url: String,
     /// The drain of the data plane, to be shown. The listener outlives its begin, so that a drain can be watched.
     pub stage: Drain,
     /// When the router started.
     pub started: Instant,
     /// The same on the wall clock.
     pub started_at: SystemTime,
+}
+
+/// The keys of the state directory.
+#[derive(Clone, Copy, Debug)]
+pub struct Roles {
+    /// May change things.
+    pub writer: KeyDigest,
+    /// May look, but at no secret.
+    pub reader: KeyDigest,
 }
 
 /// Answers operators until `drain` begins; then takes no new connection and gives answers that are on their way
@@ -66,7 +87,9 @@ pub struct AdminContext {
 /// The listener has no local address.
 pub async fn serve(listener: TcpListener, context: AdminContext, drain: Drain) -> io::Result<()> {
     let loopback = listener.local_addr()?.ip().is_loopback();
-    let guard = Guard { key: context.key.as_ref().map(|key| key.digest), loopback };
+    let key = context.key.as_ref().map(|key| key.digest);
+    let writers = key.into_iter().chain(context.roles.map(|roles| roles.writer)).collect();
+    let guard = Guard { writers, reader: context.roles.map(|roles| roles.reader), loopback };
     connection::serve(listener, router(context, guard), drain).await;
     Ok(())
 }
@@ -82,6 +105,7 @@ fn router(context: AdminContext, guard: Guard) -> Router {
             get(async |Shared(context): Shared<_>| Json(State::gather(&context, Instant::now()))),
         )
         .route("/reload", post(reload_now))
+        .merge(api::routes())
         .fallback(async || {
             Failure::new(StatusCode::NOT_FOUND, "not_found", "no such route; GET / lists them")
         })
@@ -97,7 +121,7 @@ fn router(context: AdminContext, guard: Guard) -> Router {
 }
 
 async fn check(Shared(guard): Shared<Guard>, request: Request, next: Next) -> Response {
-    let mut response = match guard.check(request.uri().path(), request.headers()) {
+    let mut response = match guard.check(request.method(), request.uri().path(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(failure) => failure.into_response(),
     };
@@ -244,7 +268,7 @@ mod tests {
         let admin = Admin::start().await;
         let large = format!("host: localhost\r\nx: {}\r\n", "a".repeat(20_000));
         assert_eq!(admin.ask("GET /state", &large).await.0, 431);
-        let body = "host: localhost\r\ncontent-length: 100000\r\n";
+        let body = "host: localhost\r\ncontent-length: 2000000\r\n";
         assert_eq!(admin.ask("POST /reload", body).await.0, 413);
     }
 

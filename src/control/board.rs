@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::core::settings::Name;
+use crate::provider::process::LogTail;
 
 /// What is known of one deployment.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -97,7 +98,10 @@ impl ReplicaState {
 
 /// The status of every deployment, by endpoint and deployment name.
 #[derive(Clone, Debug, Default)]
-pub struct Board(Arc<Mutex<BTreeMap<(Name, Name), DeploymentStatus>>>);
+pub struct Board {
+    statuses: Arc<Mutex<BTreeMap<(Name, Name), DeploymentStatus>>>,
+    logs: Arc<Mutex<BTreeMap<(Name, Name), LogTail>>>,
+}
 
 impl Board {
     /// Empty.
@@ -112,7 +116,18 @@ impl Board {
 
     /// Forgets a deployment.
     pub fn remove(&self, endpoint: &Name, deployment: &Name) {
+        self.logs().remove(&(endpoint.clone(), deployment.clone()));
         self.lock().remove(&(endpoint.clone(), deployment.clone()));
+    }
+
+    /// Where the lines of a deployment's replicas go from now on.
+    pub fn keep_log(&self, endpoint: &Name, deployment: &Name, log: LogTail) {
+        self.logs().insert((endpoint.clone(), deployment.clone()), log);
+    }
+
+    /// The last lines of a deployment's replicas.
+    pub fn log(&self, endpoint: &Name, deployment: &Name) -> Option<LogTail> {
+        self.logs().get(&(endpoint.clone(), deployment.clone())).cloned()
     }
 
     /// What is known of a deployment.
@@ -122,6 +137,10 @@ impl Board {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(Name, Name), DeploymentStatus>> {
         // A panic elsewhere leaves a whole map: every write is one insert.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.statuses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn logs(&self) -> std::sync::MutexGuard<'_, BTreeMap<(Name, Name), LogTail>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

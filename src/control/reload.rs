@@ -1,5 +1,8 @@
 //! From settings to a snapshot, again and again: what is new is started, what stayed is carried over, what is gone is
-//! ended once nobody needs it. A configuration that is not valid changes nothing.
+//! ended once nobody needs it. A configuration that is not valid changes nothing. What is declared through the admin API is
+//! part of it (`changes`).
+
+mod changes;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +17,7 @@ use crate::config;
 use crate::control::admin::ReloadRequest;
 use crate::control::board::Board;
 use crate::control::jwks;
+use crate::control::registry::{Message, Registrar, Registry};
 use crate::control::scaler::{Machinery, Scaler};
 use crate::core::admission::Limits;
 use crate::core::route::Routes;
@@ -22,7 +26,7 @@ use crate::data::gate::Gate;
 use crate::data::verify::{Verifier, VerifierError};
 use crate::data::world::{Deployment, Endpoint, Snapshot};
 use crate::observe::metrics::{self, Metrics};
-use crate::provider::process::Launcher;
+use crate::provider::process::{Launcher, LogTail};
 use crate::shutdown::{self, Drain, DrainTrigger, Tasks};
 
 /// How often the file is looked at. Polling, since a mounted ConfigMap changes by swapping a symlink.
@@ -31,6 +35,14 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Why settings cannot be put to work.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
+    /// An endpoint stands in the file and is declared through the admin API as well.
+    #[error(
+        "endpoint {0} stands in the configuration file and in the state directory; remove it from one of them"
+    )]
+    DeclaredTwice(Name),
+    /// Two endpoints have the same route.
+    #[error("endpoints {0} and {1} have the same `scoring_route`")]
+    RouteTwice(Name, Name),
     /// The file has errors; each with its place.
     #[error("{0}")]
     File(String),
@@ -59,6 +71,10 @@ struct Live {
 pub struct Configurator {
     file: Option<PathBuf>,
     seen: Option<u64>,
+    /// What the file says; endpoints that are declared elsewhere are not in it.
+    from_file: Settings,
+    registry: Option<Registry>,
+    registrar: Registrar,
     snapshot: Arc<ArcSwap<Snapshot>>,
     live: HashMap<(Name, Name), Live>,
     metrics: Metrics,
@@ -79,11 +95,12 @@ impl Configurator {
     /// # Errors
     /// A verification key that cannot be used.
     pub fn start(
-        settings: Settings,
+        settings: &Settings,
         file: Option<PathBuf>,
         board: Board,
         launcher: Launcher,
         tasks: Tasks,
+        declared: (Option<Registry>, Registrar),
     ) -> Result<(Self, Arc<ArcSwap<Snapshot>>), ReloadError> {
         let empty = Snapshot {
             generation: 0,
@@ -98,6 +115,9 @@ impl Configurator {
         let mut this = Self {
             file,
             seen,
+            from_file: settings.clone(),
+            registry: declared.0,
+            registrar: declared.1,
             snapshot: Arc::clone(&snapshot),
             live,
             metrics: Metrics::new(),
@@ -109,6 +129,7 @@ impl Configurator {
             replicas_end,
             tasks,
         };
+        let settings = this.with_declared(settings, None)?;
         this.apply(settings)?;
         Ok((this, snapshot))
     }
@@ -117,6 +138,7 @@ impl Configurator {
     pub async fn run(
         mut self,
         mut requests: mpsc::Receiver<ReloadRequest>,
+        mut messages: mpsc::Receiver<Message>,
         workers_done: impl Future<Output = ()>,
     ) {
         let mut look = tokio::time::interval(LOOK);
@@ -125,6 +147,10 @@ impl Configurator {
             let request = tokio::select! {
                 () = workers_done.as_mut() => break,
                 Some(request) = requests.recv() => Some(request),
+                Some(message) = messages.recv() => {
+                    self.on(message);
+                    continue;
+                }
                 _ = look.tick() => match self.file_changed() {
                     true => None,
                     false => continue,
@@ -153,11 +179,15 @@ impl Configurator {
     fn reload(&mut self) -> Result<u64, ReloadError> {
         let file = self.file.clone().ok_or(ReloadError::NoFile)?;
         self.seen = fingerprint(&file);
-        let loaded = config::load(&file).map_err(|report| ReloadError::File(report.to_string()))?;
+        let load = if self.registry.is_some() { config::load_part } else { config::load };
+        let loaded = load(&file).map_err(|report| ReloadError::File(report.to_string()))?;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        self.apply(loaded.settings)
+        let settings = self.with_declared(&loaded.settings, None)?;
+        let generation = self.apply(settings)?;
+        self.from_file = loaded.settings;
+        Ok(generation)
     }
 
     /// Makes the next snapshot. Everything that can fail comes first.
@@ -233,6 +263,8 @@ impl Configurator {
         let key = (endpoint.clone(), settings.name.clone());
         let live = self.live.entry(key).or_insert_with(|| {
             let gate = Gate::new(limits(&settings.request));
+            let log = LogTail::default();
+            self.board.keep_log(endpoint, &settings.name, log.clone());
             let (sender, receiver) = watch::channel(Arc::clone(settings));
             let scaler = Scaler {
                 endpoint: endpoint.clone(),
@@ -241,7 +273,7 @@ impl Configurator {
                 tasks: self.tasks.clone(),
                 drain: self.replicas_end.clone(),
                 drain_timeout: self.drain_timeout,
-                hands: Machinery { launcher: self.launcher.clone() },
+                hands: Machinery { launcher: self.launcher.clone(), log },
             };
             self.tasks.spawn(scaler.run(receiver));
             Live { settings: sender, gate }

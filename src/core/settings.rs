@@ -102,7 +102,7 @@ pub enum AccessLogTarget {
 
 /// Name of an endpoint or deployment: 3–32 characters, a letter first, letters, digits and hyphens, no
 /// hyphen last (reference §10).
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct Name(Arc<str>);
 
 impl Name {

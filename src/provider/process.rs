@@ -3,6 +3,7 @@
 
 mod child;
 mod fleet;
+mod log;
 mod output;
 mod port;
 
@@ -16,11 +17,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::child::{Ended, Order};
 use self::fleet::Fleet;
+pub use self::log::LogTail;
 use self::port::{Port, Ports};
 use super::{Phase, Provider, Replica, ReplicaSet, Wanted, next_replica_id};
 use crate::core::admission::ReplicaId;
 use crate::core::settings::{Authority, Name, ProcessSettings};
 use crate::shutdown::Tasks;
+
+/// Processes that are started before others of the thread have their turn: starting one takes about a millisecond.
+const STARTS: usize = 4;
 
 /// Replicas listen on the loopback address.
 const HOST: &str = "127.0.0.1";
@@ -54,14 +59,21 @@ pub struct Process {
     deployment: Name,
     settings: watch::Receiver<ProcessSettings>,
     launcher: Launcher,
+    log: LogTail,
 }
 
 impl Process {
     /// Replicas are called after the deployment, `blue-1` and so on. Another command, directory or environment
     /// outdates the replicas that exist; other settings hold for the replicas that are started from then on.
     /// When the sender of the settings is gone, the last ones stay.
-    pub fn new(deployment: Name, settings: watch::Receiver<ProcessSettings>, launcher: Launcher) -> Self {
-        Self { deployment, settings, launcher }
+    /// What replicas print goes into the log and into `log`.
+    pub fn new(
+        deployment: Name,
+        settings: watch::Receiver<ProcessSettings>,
+        launcher: Launcher,
+        log: LogTail,
+    ) -> Self {
+        Self { deployment, settings, launcher, log }
     }
 }
 
@@ -72,6 +84,7 @@ impl Provider for Process {
         let mut state = State {
             deployment: self.deployment,
             launcher: self.launcher,
+            log: self.log,
             template,
             fleet: Fleet::default(),
             stops: HashMap::new(),
@@ -82,8 +95,12 @@ impl Provider for Process {
         let mut settings_live = true;
         loop {
             let now_wanted = wanted.borrow_and_update().clone();
-            state.reconcile(&now_wanted);
+            let is_done = state.reconcile(&now_wanted);
             publish(&replicas, state.fleet.replicas());
+            if !is_done {
+                tokio::task::yield_now().await;
+                continue;
+            }
             let retry = state.fleet.next_retry();
             tokio::select! {
                 changed = wanted.changed() => if changed.is_err() { break },
@@ -105,6 +122,7 @@ impl Provider for Process {
 struct State {
     deployment: Name,
     launcher: Launcher,
+    log: LogTail,
     template: Arc<ProcessSettings>,
     fleet: Fleet,
     /// Dropping one stops its replica.
@@ -116,14 +134,17 @@ struct State {
 }
 
 impl State {
-    fn reconcile(&mut self, wanted: &Wanted) {
+    /// Starts and stops what is to be; false if there is more to start.
+    fn reconcile(&mut self, wanted: &Wanted) -> bool {
         let plan = self.fleet.plan(wanted, &self.template, Instant::now());
         for id in plan.stop {
             self.stops.remove(&id);
         }
-        for failures in plan.start {
+        let is_done = plan.start.len() <= STARTS;
+        for failures in plan.start.into_iter().take(STARTS) {
             self.start(failures);
         }
+        is_done
     }
 
     fn start(&mut self, failures: u32) {
@@ -153,6 +174,7 @@ impl State {
             settings: Arc::clone(&self.template),
             program: self.launcher.program.clone(),
             hidden: self.launcher.hidden.load_full(),
+            log: self.log.clone(),
         };
         let (stop, stopped) = oneshot::channel();
         self.stops.insert(id, stop);

@@ -39,15 +39,17 @@ impl RouterProcess {
     /// Starts with a configuration and a secret in its environment, and waits for the addresses that it prints.
     /// `name` is of its files in cargo's folder for tests.
     pub(crate) async fn serve(name: &str, configuration: &str, secret: (&str, &str)) -> Self {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let file = folder.join(format!("{name}.yaml"));
-        let log = folder.join(format!("{name}.log"));
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.yaml"));
         std::fs::write(&file, configuration).expect("the folder for tests can be written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_scoregate"));
+        command.arg("serve").arg(&file).env(secret.0, secret.1);
+        Self::start(name, command).await
+    }
 
-        let mut child = Command::new(env!("CARGO_BIN_EXE_scoregate"))
-            .arg("serve")
-            .arg(&file)
-            .env(secret.0, secret.1)
+    /// Starts with a command of its own, and waits for the addresses that it prints.
+    pub(crate) async fn start(name: &str, mut command: Command) -> Self {
+        let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.log"));
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(&log).expect("the folder for tests can be written"))
@@ -83,6 +85,11 @@ impl RouterProcess {
                 panic!("still running {PATIENCE:?} after SIGTERM; log: {}", self.log.display())
             })
             .expect("it is a child of this process")
+    }
+
+    /// Sends SIGKILL and waits for the end.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.expect("it is a child of this process");
     }
 
     /// Where its log is, to be named in failures.

@@ -37,7 +37,8 @@ impl Router {
         let file = folder.path().join("scoregate.yaml");
         std::fs::write(&file, configuration(top, folder.path(), endpoints)).unwrap();
         let loaded = config::load(&file).unwrap_or_else(|report| panic!("{report}"));
-        let running = app::start(loaded.settings, Some(file)).unwrap();
+        let running =
+            app::start(loaded.settings, app::Origin { file: Some(file), ..app::Origin::default() }).unwrap();
         Self { running: Some(running), folder }
     }
 

@@ -25,7 +25,7 @@ use tokio_rustls::TlsConnector;
 use super::failure;
 use super::plan::Plan;
 use super::tally::Failure;
-use super::tls;
+use crate::cli::http::tls;
 use crate::shutdown::Tasks;
 
 /// Requests at once on one HTTP/2 connection: what most servers allow.

@@ -17,7 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::args::LoadArgs;
 use super::schedule::{Arrivals, Length};
-use super::target::Target;
+use crate::cli::http::{target::Target, tls::Trust};
 use crate::data::files::read_small;
 
 /// The header by which a request asks for a deployment and an answer names the one that gave it.
@@ -53,14 +53,6 @@ pub(super) struct Plan {
     pub(super) is_stream: bool,
     pub(super) is_http2: bool,
     pub(super) trust: Trust,
-}
-
-/// Which certificates are trusted.
-pub(super) enum Trust {
-    Any,
-    /// Those that these (PEM) have signed.
-    Only(Vec<u8>),
-    System,
 }
 
 /// Why there is no plan.

@@ -72,7 +72,10 @@ impl Check<'_> {
         profile: Profile,
         limit: u64,
     ) -> Option<Vec<Arc<DeploymentSettings>>> {
-        let list = self.list(&endpoint.deployments, "deployments", label, place);
+        let list = match self.may_be_empty {
+            true => items(&endpoint.deployments),
+            false => self.list(&endpoint.deployments, "deployments", label, place),
+        };
         self.unique(list.iter().map(|at| &at.value.name), "deployment");
         if let Some(first_too_many) = list.get(limit as usize) {
             let message = format!("{label} has {} deployments; at most {limit} are allowed", list.len());

@@ -8,41 +8,52 @@ use std::net::IpAddr;
 use aws_lc_rs::{constant_time, digest};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN};
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::Failure;
+use super::api::LARGEST_BODY;
 use crate::core::identity::KeyDigest;
 
-/// No route takes a body; clients that send a short one out of habit are let through.
-const LARGEST_BODY: u64 = 4_096;
 /// Routes that orchestrators call without a key.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
 
 /// What the checks need to know of the listener.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Guard {
-    /// SHA-256 of the key that callers must send.
-    pub(super) key: Option<KeyDigest>,
+    /// SHA-256 of the keys that may change things. With none of them, nobody is asked for a key.
+    pub(super) writers: Vec<KeyDigest>,
+    /// SHA-256 of the key that may look.
+    pub(super) reader: Option<KeyDigest>,
     /// The listener can be reached from this machine only.
     pub(super) loopback: bool,
 }
 
 impl Guard {
     /// Lets a request through or says why not.
-    pub(super) fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), Failure> {
+    pub(super) fn check(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), Failure> {
         let host = self.host(headers)?;
         same_origin(headers, host.as_ref())?;
         let length = single(headers, &CONTENT_LENGTH)?.and_then(|text| text.parse::<u64>().ok());
-        if length.is_some_and(|length| length > LARGEST_BODY) {
+        if length.is_some_and(|length| length > LARGEST_BODY as u64) {
             return Err(Failure::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body_too_large",
-                "no admin route takes a body",
+                format!("a body has at most {LARGEST_BODY} bytes here"),
             ));
         }
-        match self.key {
-            Some(key) if !OPEN.contains(&path) => has_key(headers, key),
-            _ => Ok(()),
+        if self.writers.is_empty() || OPEN.contains(&path) {
+            return Ok(());
+        }
+        let sent = key(headers)?;
+        let is = |key: &KeyDigest| constant_time::verify_slices_are_equal(sent.as_ref(), &key.0).is_ok();
+        // All are compared, so that the time tells nothing.
+        let writes = self.writers.iter().fold(false, |found, key| found | is(key));
+        let reads = self.reader.as_ref().is_some_and(is);
+        match () {
+            () if writes => Ok(()),
+            () if reads && only_looks(method, path) => Ok(()),
+            () if reads => Err(forbidden("the key is the reader's; changes and secrets take the writer's")),
+            () => Err(unauthorized("the key is not the admin key")),
         }
     }
 
@@ -74,17 +85,24 @@ fn same_origin(headers: &HeaderMap, host: Option<&Authority>) -> Result<(), Fail
     }
 }
 
-fn has_key(headers: &HeaderMap, key: KeyDigest) -> Result<(), Failure> {
-    let unauthorized = |message| Failure::new(StatusCode::UNAUTHORIZED, "unauthorized", message);
+/// Reading, and nothing secret.
+fn only_looks(method: &Method, path: &str) -> bool {
+    matches!(*method, Method::GET | Method::HEAD) && !path.ends_with("/keys")
+}
+
+fn unauthorized(message: &'static str) -> Failure {
+    Failure::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+}
+
+/// SHA-256 of the key that was sent.
+fn key(headers: &HeaderMap) -> Result<digest::Digest, Failure> {
     let sent = single(headers, &AUTHORIZATION)?
         .ok_or_else(|| unauthorized("this listener has a key; send \"Authorization: Bearer <key>\""))?;
     let sent = match sent.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
         _ => return Err(unauthorized("the Authorization header is not of the form \"Bearer <key>\"")),
     };
-    let sent = digest::digest(&digest::SHA256, sent.as_bytes());
-    constant_time::verify_slices_are_equal(sent.as_ref(), &key.0)
-        .map_err(|_| unauthorized("the key is not the admin key"))
+    Ok(digest::digest(&digest::SHA256, sent.as_bytes()))
 }
 
 /// The one value of a header; two values, or bytes that are no text, are an attempt to be read in two ways.

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use crate::control::health::{self, Health};
 use crate::core::settings::{DeploymentSettings, ProviderSettings};
 use crate::provider::fixed::Fixed;
-use crate::provider::process::{Launcher, Process};
+use crate::provider::process::{Launcher, LogTail, Process};
 use crate::provider::{Provider, Replica, ReplicaSet, Wanted};
 
 /// Starts providers and probes.
@@ -41,6 +41,8 @@ pub trait Hands: Send + 'static {
 pub struct Machinery {
     /// Shared by all deployments, because they share the ports of the machine.
     pub launcher: Launcher,
+    /// What the replicas of this deployment print.
+    pub log: LogTail,
 }
 
 impl Hands for Machinery {
@@ -50,7 +52,7 @@ impl Hands for Machinery {
         wanted: watch::Receiver<Wanted>,
         replicas: watch::Sender<ReplicaSet>,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let launcher = self.launcher.clone();
+        let (launcher, log) = (self.launcher.clone(), self.log.clone());
         let first = Arc::clone(&settings.borrow());
         let name = first.name.clone();
         async move {
@@ -73,7 +75,7 @@ impl Hands for Machinery {
                         ProviderSettings::Fixed(_) => None,
                     };
                     tokio::select! {
-                        () = Process::new(name, own, launcher).run(wanted, replicas) => {}
+                        () = Process::new(name, own, launcher, log).run(wanted, replicas) => {}
                         () = pass_on(settings, &updates, kind) => {}
                     }
                 }

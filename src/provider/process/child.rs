@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, oneshot};
 
+use super::log::LogTail;
 use super::output::{LastLine, forward};
 use super::port::Port;
 use crate::core::admission::ReplicaId;
@@ -38,6 +39,8 @@ pub(super) struct Order {
     pub(super) program: PathBuf,
     /// Environment variables that the replica does not get.
     pub(super) hidden: Arc<BTreeSet<String>>,
+    /// Where its last lines are kept.
+    pub(super) log: LogTail,
 }
 
 /// How a replica ended.
@@ -109,7 +112,7 @@ async fn live(mut child: Child, order: &Order, stop: oneshot::Receiver<()>) -> S
     };
     let reading = async {
         tokio::select! {
-            () = forward(&order.name, stdout, stderr, &last) => {}
+            () = forward(&order.name, stdout, stderr, &last, &order.log) => {}
             () = async { over.notified().await; tokio::time::sleep(LAST_OUTPUT).await } => {}
         }
     };

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::time::Instant;
 
+use super::log::LogTail;
+
 /// Bytes of a line that are kept.
 const MAX_LINE: usize = 4096;
 /// Lines of one stream that are logged in a second; the others are counted.
@@ -33,12 +35,15 @@ pub(super) async fn forward(
     stdout: impl AsyncRead + Unpin,
     stderr: impl AsyncRead + Unpin,
     last: &LastLine,
+    log: &LogTail,
 ) {
     let from_stdout = each_line(stdout, |line| {
+        log.push(replica, line);
         tracing::info!(target: "replica", replica, stream = "stdout", "{line}");
     });
     let from_stderr = each_line(stderr, |line| {
         last.set(line);
+        log.push(replica, line);
         tracing::info!(target: "replica", replica, stream = "stderr", "{line}");
     });
     tokio::join!(from_stdout, from_stderr);
@@ -154,7 +159,9 @@ mod tests {
     #[tokio::test]
     async fn the_last_line_of_standard_error_is_remembered() {
         let last = LastLine::default();
-        forward("blue-1", &b"out\n"[..], &b"first\nboom\n\n"[..], &last).await;
+        let log = LogTail::default();
+        forward("blue-1", &b"out\n"[..], &b"first\nboom\n\n"[..], &last, &log).await;
         assert_eq!(last.get(), "boom");
+        assert_eq!(log.tail(9).lines().count(), 3);
     }
 }

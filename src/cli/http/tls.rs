@@ -10,13 +10,19 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_platform_verifier::BuilderVerifierExt;
 
-use super::plan::Trust;
+/// Which certificates are trusted.
+pub(in crate::cli) enum Trust {
+    Any,
+    /// Those that these (PEM) have signed.
+    Only(Vec<u8>),
+    System,
+}
 
 /// The settings of all connections.
 ///
 /// # Errors
 /// There is nothing to trust: the system has no roots, or the file of `--ca` holds no certificate.
-pub(super) fn client(trust: &Trust, is_http2: bool) -> anyhow::Result<ClientConfig> {
+pub(in crate::cli) fn client(trust: &Trust, is_http2: bool) -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

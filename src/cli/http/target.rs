@@ -7,14 +7,14 @@ use http::{HeaderValue, Uri};
 
 /// Where requests go.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) is_tls: bool,
+pub(in crate::cli) struct Target {
+    pub(in crate::cli) is_tls: bool,
     /// What is connected to: a name or an address without brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
+    pub(in crate::cli) host: String,
+    pub(in crate::cli) port: u16,
     /// What requests say the host is.
-    pub(super) authority: Authority,
-    pub(super) path: PathAndQuery,
+    pub(in crate::cli) authority: Authority,
+    pub(in crate::cli) path: PathAndQuery,
 }
 
 impl Target {
@@ -22,7 +22,7 @@ impl Target {
     ///
     /// # Errors
     /// What is wrong, for the user, without anything that may be a secret.
-    pub(super) fn parse(url: &str) -> Result<Self, String> {
+    pub(in crate::cli) fn parse(url: &str) -> Result<Self, String> {
         // Nothing of a URL that cannot be taken apart is shown where it may hold a password or a query.
         let shown = if url.contains(['@', '?']) { String::new() } else { format!(" {url:?}") };
         let wrong = |what: &str| format!("the URL{shown} {what}");
@@ -55,7 +55,10 @@ impl Target {
     }
 
     /// How requests say where they go: HTTP/1.1 with the path and a Host header, HTTP/2 with the whole URL.
-    pub(super) fn uri_and_host(&self, is_http2: bool) -> Result<(Uri, Option<HeaderValue>), http::Error> {
+    pub(in crate::cli) fn uri_and_host(
+        &self,
+        is_http2: bool,
+    ) -> Result<(Uri, Option<HeaderValue>), http::Error> {
         let uri = Uri::builder().path_and_query(self.path.clone());
         if !is_http2 {
             return Ok((uri.build()?, Some(HeaderValue::from_str(self.authority.as_str())?)));

@@ -1,0 +1,234 @@
+//! What is declared through the admin API, put to work: documents become settings, changes are written down before they take
+//! effect, and what takes time goes on as an operation.
+//!
+//! Owned by the configurator, on the control thread: changes are made one after the other. Whoever wants one asks through a
+//! `Registrar`; what there is to see is in `Shown`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::control::board::Board;
+use crate::control::operations::{Event, Operation, OperationKind, Operations};
+use crate::control::recipe::{PythonEnvironment, Recipe, Tools, recipe};
+use crate::control::store::Store;
+use crate::core::declared::{Change, Declared, Document, Refusal};
+use crate::core::settings::{EndpointSettings, Name};
+
+mod compile;
+mod content;
+mod plan;
+mod progress;
+mod request;
+
+pub(crate) use compile::{ISSUER, issues_tokens};
+pub(crate) use progress::{Before, Progress};
+pub use request::{ChangeError, ChangeRequest, Expected, Message, Outcome, Registrar, registrar};
+
+/// What the admin listener shows of the registry.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// What is declared.
+    pub declared: Arc<ArcSwap<Declared>>,
+    /// What goes on.
+    pub operations: Operations,
+    /// Keys that mean nothing here, by deployment.
+    no_effect: Arc<ArcSwap<BTreeMap<Key, Vec<String>>>>,
+}
+
+impl Shown {
+    /// Nothing is declared.
+    pub fn nothing() -> Self {
+        Self { declared: Arc::default(), operations: Operations::default(), no_effect: Arc::default() }
+    }
+
+    /// Keys of a deployment's document that mean nothing here.
+    pub fn no_effect(&self, endpoint: &Name, deployment: &Name) -> Vec<String> {
+        self.no_effect.load().get(&(endpoint.clone(), deployment.clone())).cloned().unwrap_or_default()
+    }
+}
+
+/// A deployment whose document is at work, or can be.
+#[derive(Clone, Debug)]
+struct Working {
+    document: Document,
+    recipe: Arc<Recipe>,
+    /// Changes with the files that the document names.
+    content: u64,
+}
+
+type Key = (Name, Name);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Registry {
+    store: Store,
+    declared: Declared,
+    tools: Tools,
+    /// Deployments that can run: their environment is there. An update whose environment is not there yet leaves the one
+    /// before at work.
+    working: BTreeMap<Key, Working>,
+    settings: BTreeMap<Name, Arc<EndpointSettings>>,
+    shown: Shown,
+    board: Board,
+}
+
+/// A change that can be made.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    next: Declared,
+    working: BTreeMap<Key, Working>,
+    settings: BTreeMap<Name, Arc<EndpointSettings>>,
+    job: Option<Job>,
+}
+
+/// What an operation has to see to.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(super) kind: OperationKind,
+    pub(super) endpoint: Name,
+    pub(super) deployments: Vec<Target>,
+    /// Changes for the time when all is well.
+    pub(super) then: Vec<Change>,
+}
+
+/// A deployment that an operation waits for.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(super) name: Name,
+    /// To be made before its replicas can start.
+    pub(super) environment: Option<PythonEnvironment>,
+    /// Its document before, which comes back if this one fails.
+    pub(super) before: Option<Document>,
+    /// It is to be gone, not ready.
+    pub(super) ends: bool,
+}
+
+impl Registry {
+    /// Puts to work what is declared. Deployments that cannot be are left out and told.
+    pub fn new(
+        store: Store,
+        declared: Declared,
+        tools: Tools,
+        shown: Shown,
+        board: Board,
+    ) -> (Self, Vec<ChangeRequest>) {
+        let mut this = Self {
+            store,
+            declared,
+            tools,
+            working: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            shown,
+            board,
+        };
+        let unfinished = this.take_up();
+        this.show();
+        (this, unfinished)
+    }
+
+    /// All deployments whose environment is there; the others are to be asked for again.
+    fn take_up(&mut self) -> Vec<ChangeRequest> {
+        let mut unfinished = Vec::new();
+        for (name, endpoint) in &self.declared.endpoints {
+            for (deployment, document) in &endpoint.deployments {
+                match recipe(document, &self.tools) {
+                    Ok(recipe) if recipe.environment.as_ref().is_none_or(PythonEnvironment::is_there) => {
+                        let working = Working::new(document, recipe);
+                        self.working.insert((name.clone(), deployment.clone()), working);
+                    }
+                    Ok(_) => unfinished.push(ChangeRequest::again(name, deployment, document)),
+                    Err(error) => {
+                        tracing::error!(endpoint = %name, %deployment, "the deployment cannot run: {error}");
+                        self.shown.operations.begin(Operation::failed(name, deployment, &error));
+                    }
+                }
+            }
+            match compile(name, &self.declared, &self.working) {
+                Ok(settings) => _ = self.settings.insert(name.clone(), settings),
+                Err(error) => tracing::error!(endpoint = %name, "the endpoint cannot be served: {error}"),
+            }
+        }
+        unfinished
+    }
+
+    fn show(&self) {
+        let working = self.working.iter();
+        let no_effect =
+            working.map(|(key, working)| (key.clone(), working.recipe.no_effect.clone())).collect();
+        self.shown.no_effect.store(Arc::new(no_effect));
+        self.shown.declared.store(Arc::new(self.declared.clone()));
+    }
+
+    /// The settings of all declared endpoints.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = &Arc<EndpointSettings>> {
+        self.settings.values()
+    }
+
+    /// What goes on, for whoever shows it.
+    pub(super) fn operations(&self) -> &Operations {
+        &self.shown.operations
+    }
+
+    /// Writes a change down and takes it over; returns its job. The caller puts the settings to work.
+    pub(super) fn commit(&mut self, plan: Plan) -> Result<Option<Job>, ChangeError> {
+        self.store.commit(&self.declared, &plan.next).map_err(ChangeError::Store)?;
+        self.declared = plan.next;
+        self.working = plan.working;
+        self.settings = plan.settings;
+        self.show();
+        self.shown.operations.tell(Event::Declared { generation: self.declared.generation });
+        Ok(plan.job)
+    }
+
+    /// The settings that a plan would have.
+    pub(super) fn endpoints_of(plan: &Plan) -> impl Iterator<Item = &Arc<EndpointSettings>> {
+        plan.settings.values()
+    }
+
+    /// An environment has been made: its deployment can work now. False if it is not declared any more.
+    pub(super) fn prepared(&mut self, endpoint: &Name, deployment: &Name) -> bool {
+        let document = self.declared.endpoints.get(endpoint).and_then(|e| e.deployments.get(deployment));
+        let Some(document) = document else { return false };
+        let Ok(recipe) = recipe(document, &self.tools) else { return false };
+        let working = Working::new(document, recipe);
+        self.working.insert((endpoint.clone(), deployment.clone()), working);
+        match compile(endpoint, &self.declared, &self.working) {
+            Ok(settings) => {
+                self.settings.insert(endpoint.clone(), settings);
+                true
+            }
+            Err(error) => {
+                tracing::error!(%endpoint, %deployment, "the deployment cannot run: {error}");
+                false
+            }
+        }
+    }
+
+    /// Deployments that failed and serve nothing.
+    fn failed(&self) -> BTreeSet<Key> {
+        let all = self.declared.endpoints.iter();
+        let all = all
+            .flat_map(|(name, endpoint)| endpoint.deployments.keys().map(move |d| (name.clone(), d.clone())));
+        all.filter(|(endpoint, deployment)| {
+            self.shown.operations.last_about(endpoint, deployment).is_some_and(|last| last.error.is_some())
+                && progress::ready(self.board.get(endpoint, deployment).as_ref()) == 0
+        })
+        .collect()
+    }
+}
+
+/// The settings of an endpoint with those of its deployments that can work.
+fn compile(
+    name: &Name,
+    declared: &Declared,
+    working: &BTreeMap<Key, Working>,
+) -> Result<Arc<EndpointSettings>, Refusal> {
+    let endpoint = &declared.endpoints[name];
+    let deployments = endpoint.deployments.keys().filter_map(|deployment| {
+        let working = working.get(&(name.clone(), deployment.clone()))?;
+        Some((deployment, &working.document, &*working.recipe, working.content))
+    });
+    compile::settings(name, endpoint, deployments)
+}

@@ -13,7 +13,7 @@ use crate::control::board::Board;
 use crate::control::operations::{Event, Operation, OperationKind, Operations};
 use crate::control::recipe::{PythonEnvironment, Recipe, Tools, recipe};
 use crate::control::store::Store;
-use crate::core::declared::{Change, Declared, Document, Refusal};
+use crate::core::declared::{Change, Declared, Document, PENDING, Pending, Refusal};
 use crate::core::settings::{EndpointSettings, Name};
 
 mod compile;
@@ -132,18 +132,30 @@ impl Registry {
     fn take_up(&mut self) -> Vec<ChangeRequest> {
         let mut unfinished = Vec::new();
         for (name, endpoint) in &self.declared.endpoints {
+            let pending = Pending::kept(endpoint);
+            let mut again = Vec::new();
             for (deployment, document) in &endpoint.deployments {
                 match recipe(document, &self.tools) {
                     Ok(recipe) if recipe.environment.as_ref().is_none_or(PythonEnvironment::is_there) => {
                         let working = Working::new(document, recipe);
                         self.working.insert((name.clone(), deployment.clone()), working);
                     }
-                    Ok(_) => unfinished.push(ChangeRequest::again(name, deployment, document)),
+                    Ok(_) => again.push((deployment, document)),
                     Err(error) => {
                         tracing::error!(endpoint = %name, %deployment, "the deployment cannot run: {error}");
                         self.shown.operations.begin(Operation::failed(name, deployment, &error));
                     }
                 }
+            }
+            let waited = pending.iter().flat_map(|pending| &pending.wait);
+            for waited in waited.filter_map(|name| endpoint.deployment(name)) {
+                if !again.contains(&waited) {
+                    again.push(waited);
+                }
+            }
+            let then = pending.iter().flat_map(|pending| pending.changes(name)).collect::<Vec<_>>();
+            if !again.is_empty() || !then.is_empty() {
+                unfinished.push(ChangeRequest::again(name, &again, then));
             }
             match compile(name, &self.declared, &self.working) {
                 Ok(settings) => _ = self.settings.insert(name.clone(), settings),
@@ -164,6 +176,11 @@ impl Registry {
     /// The settings of all declared endpoints.
     pub(super) fn endpoints(&self) -> impl Iterator<Item = &Arc<EndpointSettings>> {
         self.settings.values()
+    }
+
+    /// Whether something is kept to follow for an endpoint.
+    pub(super) fn has_pending(&self, endpoint: &Name) -> bool {
+        self.declared.endpoints.get(endpoint).is_some_and(|endpoint| endpoint.document.contains_key(PENDING))
     }
 
     /// What goes on, for whoever shows it.

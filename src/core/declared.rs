@@ -14,13 +14,15 @@ use crate::core::settings::Name;
 
 mod change;
 mod document;
+mod pending;
 mod refusal;
 #[cfg(test)]
 mod tests;
 mod traffic;
 
 pub use change::{Change, WhichKey, apply};
-pub use document::{Kind, READ_ONLY, merge, version_of};
+pub use document::{Kind, PENDING, READ_ONLY, merge, version_of};
+pub use pending::Pending;
 pub use refusal::{Code, Refusal};
 pub use traffic::shares;
 

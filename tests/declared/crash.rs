@@ -51,6 +51,27 @@ async fn killed_at_any_moment_the_state_is_one_of_two_and_replicas_match_it() {
     }
 }
 
+#[tokio::test]
+async fn what_is_to_follow_a_change_follows_after_a_restart_as_well() {
+    let router = Router::start("declared-pending").await;
+    router.change(Method::POST, "/endpoints", json!({ "name": "shop" })).await;
+    let mut slow = model("blue");
+    slow["process"]["command"] = json!(["sh", "-c", "sleep 1; exec {scoregate} model --port {port}"]);
+    let created = router.call(Method::POST, "/endpoints/shop/deployments?all_traffic=true", slow).await;
+    assert!(created.operation().is_some());
+    assert_eq!(router.get("/endpoints/shop/traffic").await, json!({ "blue": 0 }));
+    let Router { process, folder } = router;
+    process.kill().await;
+    let router = Router { process: serve("declared-pending", folder.path(), None).await, folder };
+    let view = router.get("/endpoints/shop").await;
+    assert_eq!(view["pending"], json!({ "wait": ["blue"], "traffic": { "blue": 100 } }));
+    eventually("traffic", async || {
+        let endpoint = router.get("/endpoints/shop").await;
+        (endpoint["traffic"] == json!({ "blue": 100 }) && endpoint.get("pending").is_none()).then_some(())
+    })
+    .await;
+}
+
 /// The script: scale, a second deployment, traffic, back, and from the beginning.
 fn change(step: usize) -> (Method, &'static str, Value) {
     let blue = "/endpoints/shop/deployments/blue";

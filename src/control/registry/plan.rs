@@ -8,7 +8,7 @@ use super::{Job, Key, Plan, Registry, Target, Working, compile};
 use crate::control::operations::OperationKind;
 use crate::control::recipe::recipe;
 use crate::control::store::fresh_secrets;
-use crate::core::declared::{Change, Declared, DeclaredEndpoint, Document, Facts, apply};
+use crate::core::declared::{Change, Declared, DeclaredEndpoint, Document, Facts, Pending, apply};
 use crate::core::settings::Name;
 
 impl Registry {
@@ -46,6 +46,11 @@ impl Registry {
         }
         if let Some(endpoint) = of.filter(|_| !targets.is_empty()) {
             let kind = kind_of(&targets, &plan.next, &endpoint);
+            if let (false, Some(declared)) = (request.then.is_empty(), plan.next.endpoints.get_mut(&endpoint))
+            {
+                let wait: Vec<&Name> = targets.iter().map(|target| &target.name).collect();
+                Pending::of(&request.then, &wait).keep(declared);
+            }
             plan.job = Some(Job { kind, endpoint, deployments: targets, then: request.then.clone() });
         }
         Ok(plan)
@@ -125,7 +130,7 @@ impl Planning<'_> {
         }
         let recipe = recipe(document, &self.registry.tools).map_err(ChangeError::Recipe)?;
         let working = Working::new(document, recipe);
-        if is_same && self.registry.works_with(&key, &working) {
+        if is_same && !self.request.wait && self.registry.works_with(&key, &working) {
             return Ok(());
         }
         self.idle(endpoint, name)?;

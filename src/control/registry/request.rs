@@ -24,8 +24,8 @@ pub struct ChangeRequest {
     pub then: Vec<Change>,
     /// Versions that must still be the present ones.
     pub expected: Vec<Expected>,
-    /// Deployments are to be seen to even if nothing changed.
-    pub again: bool,
+    /// The deployments that it names are waited for even if nothing changes.
+    pub wait: bool,
     /// The operation that asks, which may touch its own deployments.
     pub by: Option<String>,
     /// The operation that asks goes on with what the change begins.
@@ -38,14 +38,14 @@ impl ChangeRequest {
         Self { changes: vec![change], ..Self::default() }
     }
 
-    /// A deployment as it is declared, to be prepared anew.
-    pub(super) fn again(endpoint: &Name, deployment: &Name, document: &Document) -> Self {
-        let change = Change::ReplaceDeployment {
+    /// Deployments as they are declared, to be waited for anew, and what is to follow them.
+    pub(super) fn again(endpoint: &Name, deployments: &[(&Name, &Document)], then: Vec<Change>) -> Self {
+        let changes = deployments.iter().map(|(deployment, document)| Change::ReplaceDeployment {
             endpoint: endpoint.to_string(),
             deployment: deployment.to_string(),
-            document: document.clone(),
-        };
-        Self { changes: vec![change], again: true, ..Self::default() }
+            document: (*document).clone(),
+        });
+        Self { changes: changes.collect(), then, wait: true, ..Self::default() }
     }
 }
 

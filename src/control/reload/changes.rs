@@ -97,8 +97,11 @@ impl Configurator {
     fn begin(&self, job: Job, before: BTreeMap<Name, Before>, by: Option<&str>) -> String {
         let operations =
             self.registry.as_ref().expect("whoever has a job has a registry").operations().clone();
+        let touches: Vec<Name> = job.deployments.iter().map(|target| target.name.clone()).collect();
+        if let Some(id) = by {
+            operations.update(id, |operation| operation.touches.extend(touches.iter().cloned()));
+        }
         let id = by.map(str::to_owned).unwrap_or_else(|| {
-            let touches = job.deployments.iter().map(|target| target.name.clone()).collect();
             let operation = Operation::new(job.kind, &job.endpoint, touches);
             let id = operation.id.clone();
             operations.begin(operation);
@@ -118,20 +121,25 @@ impl Configurator {
         id
     }
 
+    /// What removes from an operation's endpoint what was kept to follow.
+    fn forget(&self, id: &str) -> Option<Change> {
+        let registry = self.registry.as_ref()?;
+        let endpoint = registry.operations().get(id)?.endpoint;
+        registry.has_pending(&endpoint).then(|| Change::Forget { endpoint: endpoint.to_string() })
+    }
+
     /// What follows an operation that has come to its end.
     fn finish(&mut self, id: &str, changes: Vec<Change>, error: Option<OperationError>) {
         let Some(operations) = self.registry.as_ref().map(|registry| registry.operations().clone()) else {
             return;
         };
-        let failed = error.is_some();
+        let goes_on = error.is_none();
         let mut error = error;
+        let forget: Vec<Change> = self.forget(id).into_iter().collect();
+        let changes = [changes, forget.clone()].concat();
         if !changes.is_empty() {
-            let request = ChangeRequest {
-                changes,
-                goes_on: !failed,
-                by: Some(id.to_owned()),
-                ..ChangeRequest::default()
-            };
+            let by = Some(id.to_owned());
+            let request = ChangeRequest { changes, goes_on, by, ..ChangeRequest::default() };
             match self.change(&request, Some(id)) {
                 Ok(Outcome { operation: Some(_) }) => return,
                 Ok(Outcome { operation: None }) => {}
@@ -140,6 +148,11 @@ impl Configurator {
                     let refused =
                         || OperationError { code: "refused".to_owned(), message: refusal.to_string() };
                     error.get_or_insert_with(refused);
+                    let request =
+                        ChangeRequest { changes: forget, by: request.by, ..ChangeRequest::default() };
+                    if let Err(error) = self.change(&request, Some(id)) {
+                        tracing::error!(operation = id, "it cannot be forgotten either: {error}");
+                    }
                 }
             }
         }

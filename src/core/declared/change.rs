@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::document::{Kind, merge};
 use super::refusal::{Code, Refusal};
-use super::{Declared, DeclaredEndpoint, Document, EndpointSecrets, Facts, traffic};
+use super::{Declared, DeclaredEndpoint, Document, EndpointSecrets, Facts, PENDING, traffic};
 use crate::core::settings::Name;
 
 /// Most deployments of an endpoint: six versions in v1, twenty in v2 (reference §10).
@@ -84,6 +84,11 @@ pub enum Change {
         endpoint: String,
         /// Which.
         deployment: String,
+    },
+    /// What is kept to follow is not to follow any more, or has followed.
+    Forget {
+        /// Of which endpoint.
+        endpoint: String,
     },
     /// Another key.
     SetKey {
@@ -174,6 +179,10 @@ fn one(
         }
         Change::DeleteDeployment { endpoint, deployment } => {
             delete_deployment(declared, endpoint, deployment, facts)
+        }
+        Change::Forget { endpoint } => {
+            endpoint_mut(declared, endpoint, facts)?.1.document.remove(PENDING);
+            Ok(())
         }
         Change::SetKey { endpoint, which, key } => {
             let endpoint = endpoint_mut(declared, endpoint, facts)?.1;
@@ -270,6 +279,9 @@ fn change_endpoint(
     same_name(Kind::Endpoint, &mut document, &name)?;
     if document.remove("keys").is_some() {
         return Err(Refusal::invalid("`keys` are changed by regenerating them, not with the document"));
+    }
+    if let Some(pending) = endpoint.document.get(PENDING) {
+        document.insert(PENDING.to_owned(), pending.clone());
     }
     let before = endpoint.is_v1();
     endpoint.document = document;

@@ -30,8 +30,12 @@ enum Form {
     TextOrMap,
 }
 
+/// Key of an endpoint's document under which the router keeps what is to follow once deployments are ready: so that it
+/// follows also after a restart.
+pub const PENDING: &str = "pending";
+
 /// Keys that the router answers with and ignores in what it is sent.
-pub const READ_ONLY: [&str; 15] = [
+pub const READ_ONLY: [&str; 16] = [
     "$schema",
     "deployments",
     "endpoint_name",
@@ -43,6 +47,7 @@ pub const READ_ONLY: [&str; 15] = [
     "openapi_uri",
     "operation",
     "owner",
+    PENDING,
     "provisioning_state",
     "replica_status",
     "replicas_ready",

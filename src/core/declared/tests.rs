@@ -260,6 +260,27 @@ fn keys_come_from_the_document_or_are_fresh_and_are_never_printed() {
 }
 
 #[test]
+fn what_is_to_follow_is_kept_through_other_changes_and_cannot_be_sent() {
+    let mut book = Book::blue_green();
+    let name = Name::parse("shop").unwrap();
+    let green = Name::parse("green").unwrap();
+    let then = [traffic_of(json!({ "green": 100 })), delete("blue")];
+    let pending = Pending::of(&then, &[&green]);
+    pending.keep(book.declared.endpoints.get_mut(&name).unwrap());
+    book.good(patch(json!({ "description": "x", "pending": null })));
+    book.good(Change::ReplaceEndpoint {
+        endpoint: "shop".into(),
+        document: document(json!({ "pending": {} })),
+    });
+    let kept = Pending::kept(book.shop()).unwrap();
+    assert_eq!(kept, pending);
+    let next = apply(&book.declared, &kept.changes(&name), &book.facts, &secrets()).unwrap();
+    assert_eq!(next.endpoint("shop").unwrap().1.deployments.len(), 1);
+    book.good(Change::Forget { endpoint: "shop".into() });
+    assert_eq!(Pending::kept(book.shop()), None);
+}
+
+#[test]
 fn environment_variables_become_texts() {
     let mut book = Book::blue_green();
     book.good(create(json!({ "name": "red", "environment_variables": { "A": 1, "B": true, "C": "x" } })));

@@ -56,17 +56,25 @@ pub enum StartError {
     /// The path of this program cannot be found out; replicas are started through it.
     #[error("cannot find out where this program is: {0}")]
     Program(io::Error),
+    /// What is declared has a mistake.
+    #[error("the state directory {folder}: {mistake}; correct the file")]
+    Declared {
+        /// The directory.
+        folder: String,
+        /// Where and what.
+        mistake: String,
+    },
     /// The state directory cannot be used.
-    #[error("{0}")]
+    #[error(transparent)]
     State(#[from] StoreError),
     /// The settings cannot be put to work.
-    #[error("{0}")]
+    #[error(transparent)]
     Settings(#[from] reload::ReloadError),
     /// A thread or runtime cannot be made.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
     /// The certificates cannot be used.
-    #[error("{0}")]
+    #[error(transparent)]
     Tls(#[from] crate::data::tls::TlsError),
 }
 
@@ -243,6 +251,10 @@ struct State {
 impl State {
     fn open(options: StateOptions) -> Result<Self, StartError> {
         let (mut store, declared) = Store::open(&options.folder)?;
+        declared.check().map_err(|refusal| StartError::Declared {
+            folder: store.folder().display().to_string(),
+            mistake: refusal.to_string(),
+        })?;
         let keys = store.admin_keys()?;
         let digest = |key: &SecretString| digest_of(key.expose_secret().as_bytes());
         let roles = Roles { writer: digest(&keys.writer), reader: digest(&keys.reader) };
@@ -302,9 +314,8 @@ impl Control {
         let (registrar, messages) = registrar();
         let shown = Shown::nothing();
         let roles = self.state.as_ref().map(|state| state.roles);
-        let registry = self.state.map(|state| {
-            Registry::new(state.store, state.declared, state.tools, shown.clone(), board.clone())
-        });
+        let registry =
+            self.state.map(|state| Registry::new(state.store, state.declared, state.tools, shown.clone()));
         let (registry, unfinished) = registry.unzip();
         let declared = (registry, registrar.clone());
         let started =

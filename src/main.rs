@@ -92,8 +92,11 @@ fn log_to_stderr(command: &Command) {
     use tracing_subscriber::filter::LevelFilter;
     let default = if matches!(command, Command::Load(_)) { LevelFilter::OFF } else { LevelFilter::INFO };
     let level = std::env::var("SCOREGATE_LOG").ok().and_then(|level| level.parse().ok());
-    let builder =
-        tracing_subscriber::fmt().with_max_level(level.unwrap_or(default)).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(level.unwrap_or(default))
+        .with_writer(std::io::stderr)
+        // They would go to standard error as well, by a macro that panics when it is gone.
+        .log_internal_errors(false);
     if std::io::stderr().is_terminal() {
         builder.with_target(false).init();
     } else {

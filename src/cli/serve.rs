@@ -51,6 +51,14 @@ impl Args {
                 state_folder()
                     .context("there is no home directory to keep the state in; give --state a directory")?,
             ),
+            Some(Some(file))
+                if file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") =>
+            {
+                anyhow::bail!(
+                    "--state takes a directory, and {} looks like a configuration file: name that one before --state",
+                    file.display()
+                )
+            }
             Some(Some(folder)) => Some(folder.clone()),
         };
         let state = state.map(|folder| StateOptions { folder, python: self.python.clone() });

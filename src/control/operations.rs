@@ -5,15 +5,18 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
-use tokio::sync::broadcast;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use crate::control::recipe::RecipeError;
+use crate::core::declared::Change;
 use crate::core::settings::Name;
 
 /// Most operations that are remembered. One that runs is never forgotten: a deployment has one at most.
 const REMEMBERED: usize = 1000;
 /// Events that a slow reader may be behind before it misses some.
 const EVENTS: usize = 256;
+/// Most readers of events at once.
+const READERS: usize = 16;
 
 /// What kind of change it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -126,10 +129,18 @@ impl Operation {
         self.error = error;
     }
 
-    /// Ends it because the router ends.
-    pub(crate) fn cancel(&mut self) {
+    /// Its deployments have been ready.
+    pub(crate) fn proven(&self) -> Change {
+        Change::Proven {
+            endpoint: self.endpoint.to_string(),
+            deployments: self.touches.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// Ends it, because of something that people are told.
+    pub(crate) fn cancel(&mut self, why: &str) {
         self.status = OperationStatus::Canceled;
-        self.phase = "the router ends".to_owned();
+        why.clone_into(&mut self.phase);
         self.ended_at = Some(jiff::Timestamp::now().to_string());
     }
 
@@ -156,18 +167,22 @@ pub enum Event {
 pub struct Operations {
     list: Arc<Mutex<VecDeque<Operation>>>,
     events: broadcast::Sender<Event>,
+    /// Places for readers of events: each holds a connection of the admin listener.
+    readers: Arc<Semaphore>,
 }
 
 impl Default for Operations {
     fn default() -> Self {
-        Self { list: Arc::default(), events: broadcast::channel(EVENTS).0 }
+        let readers = Arc::new(Semaphore::new(READERS));
+        Self { list: Arc::default(), events: broadcast::channel(EVENTS).0, readers }
     }
 }
 
 impl Operations {
-    /// What happens from now on.
-    pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.events.subscribe()
+    /// What happens from now on, and the place that goes with it; `None` when all places are taken.
+    pub fn events(&self) -> Option<(broadcast::Receiver<Event>, OwnedSemaphorePermit)> {
+        let place = Arc::clone(&self.readers).try_acquire_owned().ok()?;
+        Some((self.events.subscribe(), place))
     }
 
     pub(crate) fn tell(&self, event: Event) {

@@ -4,16 +4,15 @@
 //! Owned by the configurator, on the control thread: changes are made one after the other. Whoever wants one asks through a
 //! `Registrar`; what there is to see is in `Shown`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::control::board::Board;
 use crate::control::operations::{Event, Operation, OperationKind, Operations};
 use crate::control::recipe::{PythonEnvironment, Recipe, Tools, recipe};
 use crate::control::store::Store;
-use crate::core::declared::{Change, Declared, Document, PENDING, Pending, Refusal};
+use crate::core::declared::{Change, Declared, Document, PENDING, Pending, Refusal, bare, is_marked, proven};
 use crate::core::settings::{EndpointSettings, Name};
 
 mod compile;
@@ -71,7 +70,6 @@ pub struct Registry {
     working: BTreeMap<Key, Working>,
     settings: BTreeMap<Name, Arc<EndpointSettings>>,
     shown: Shown,
-    board: Board,
 }
 
 /// A change that can be made.
@@ -80,6 +78,8 @@ pub(crate) struct Plan {
     next: Declared,
     working: BTreeMap<Key, Working>,
     settings: BTreeMap<Name, Arc<EndpointSettings>>,
+    /// Operations whose deployments end.
+    canceled: Vec<String>,
     job: Option<Job>,
 }
 
@@ -101,28 +101,17 @@ pub(crate) struct Target {
     pub(super) environment: Option<PythonEnvironment>,
     /// Its document before, which comes back if this one fails.
     pub(super) before: Option<Document>,
+    /// What it had before comes to life first: the router was started in the middle of the change.
+    pub(super) resumes: bool,
     /// It is to be gone, not ready.
     pub(super) ends: bool,
 }
 
 impl Registry {
     /// Puts to work what is declared. Deployments that cannot be are left out and told.
-    pub fn new(
-        store: Store,
-        declared: Declared,
-        tools: Tools,
-        shown: Shown,
-        board: Board,
-    ) -> (Self, Vec<ChangeRequest>) {
-        let mut this = Self {
-            store,
-            declared,
-            tools,
-            working: BTreeMap::new(),
-            settings: BTreeMap::new(),
-            shown,
-            board,
-        };
+    pub fn new(store: Store, declared: Declared, tools: Tools, shown: Shown) -> (Self, Vec<ChangeRequest>) {
+        let mut this =
+            Self { store, declared, tools, working: BTreeMap::new(), settings: BTreeMap::new(), shown };
         let unfinished = this.take_up();
         this.show();
         (this, unfinished)
@@ -135,10 +124,14 @@ impl Registry {
             let pending = Pending::kept(endpoint);
             let mut again = Vec::new();
             for (deployment, document) in &endpoint.deployments {
-                match recipe(document, &self.tools) {
+                // What was ready once serves until its successor is.
+                let runs = bare(proven(document).unwrap_or(document));
+                match recipe(&runs, &self.tools) {
                     Ok(recipe) if recipe.environment.as_ref().is_none_or(PythonEnvironment::is_there) => {
-                        let working = Working::new(document, recipe);
-                        self.working.insert((name.clone(), deployment.clone()), working);
+                        self.working.insert((name.clone(), deployment.clone()), Working::new(&runs, recipe));
+                        if is_marked(document) {
+                            again.push((deployment, document));
+                        }
                     }
                     Ok(_) => again.push((deployment, document)),
                     Err(error) => {
@@ -178,6 +171,11 @@ impl Registry {
         self.settings.values()
     }
 
+    /// Whether there is such an endpoint.
+    pub(super) fn declares(&self, endpoint: &Name) -> bool {
+        self.declared.endpoints.contains_key(endpoint)
+    }
+
     /// Whether something is kept to follow for an endpoint.
     pub(super) fn has_pending(&self, endpoint: &Name) -> bool {
         self.declared.endpoints.get(endpoint).is_some_and(|endpoint| endpoint.document.contains_key(PENDING))
@@ -191,6 +189,9 @@ impl Registry {
     /// Writes a change down and takes it over; returns its job. The caller puts the settings to work.
     pub(super) fn commit(&mut self, plan: Plan) -> Result<Option<Job>, ChangeError> {
         self.store.commit(&self.declared, &plan.next).map_err(ChangeError::Store)?;
+        for id in &plan.canceled {
+            self.shown.operations.update(id, |operation| operation.cancel("a deployment of it is deleted"));
+        }
         self.declared = plan.next;
         self.working = plan.working;
         self.settings = plan.settings;
@@ -207,9 +208,9 @@ impl Registry {
     /// An environment has been made: its deployment can work now. False if it is not declared any more.
     pub(super) fn prepared(&mut self, endpoint: &Name, deployment: &Name) -> bool {
         let document = self.declared.endpoints.get(endpoint).and_then(|e| e.deployments.get(deployment));
-        let Some(document) = document else { return false };
-        let Ok(recipe) = recipe(document, &self.tools) else { return false };
-        let working = Working::new(document, recipe);
+        let Some(document) = document.map(bare) else { return false };
+        let Ok(recipe) = recipe(&document, &self.tools) else { return false };
+        let working = Working::new(&document, recipe);
         self.working.insert((endpoint.clone(), deployment.clone()), working);
         match compile(endpoint, &self.declared, &self.working) {
             Ok(settings) => {
@@ -221,18 +222,6 @@ impl Registry {
                 false
             }
         }
-    }
-
-    /// Deployments that failed and serve nothing.
-    fn failed(&self) -> BTreeSet<Key> {
-        let all = self.declared.endpoints.iter();
-        let all = all
-            .flat_map(|(name, endpoint)| endpoint.deployments.keys().map(move |d| (name.clone(), d.clone())));
-        all.filter(|(endpoint, deployment)| {
-            self.shown.operations.last_about(endpoint, deployment).is_some_and(|last| last.error.is_some())
-                && progress::ready(self.board.get(endpoint, deployment).as_ref()) == 0
-        })
-        .collect()
     }
 }
 

@@ -15,14 +15,16 @@ use crate::core::settings::Name;
 mod change;
 mod document;
 mod pending;
+mod proof;
 mod refusal;
 #[cfg(test)]
 mod tests;
 mod traffic;
 
-pub use change::{Change, WhichKey, apply};
-pub use document::{Kind, PENDING, READ_ONLY, merge, version_of};
+pub use change::{Change, KEY_LENGTH, WhichKey, apply};
+pub use document::{Kind, PENDING, PROVISIONING, READ_ONLY, merge, version_of};
 pub use pending::Pending;
+pub use proof::{bare, is_marked, is_unproven, mark, proven, unmark};
 pub use refusal::{Code, Refusal};
 pub use traffic::shares;
 
@@ -80,11 +82,25 @@ impl fmt::Debug for EndpointSecrets {
 pub struct Facts {
     /// Endpoints that somebody else declares, in lower case.
     pub foreign: BTreeSet<String>,
-    /// Deployments that failed to start, by endpoint and deployment: they must not take traffic.
-    pub failed: BTreeSet<(Name, Name)>,
 }
 
 impl Declared {
+    /// Checks documents that people may have edited: keys and types.
+    ///
+    /// # Errors
+    /// Where the first mistake is, and what it is.
+    pub fn check(&self) -> Result<(), Refusal> {
+        for (name, endpoint) in &self.endpoints {
+            let at = |place: String| move |refusal: Refusal| Refusal::invalid(format!("{place}: {refusal}"));
+            Kind::Endpoint.check(&endpoint.document).map_err(at(format!("endpoint `{name}`")))?;
+            for (deployment, document) in &endpoint.deployments {
+                let place = format!("deployment `{deployment}` of endpoint `{name}`");
+                Kind::Deployment.check(document).map_err(at(place))?;
+            }
+        }
+        Ok(())
+    }
+
     /// An endpoint, whatever the case of its name.
     pub fn endpoint(&self, name: &str) -> Option<(&Name, &DeclaredEndpoint)> {
         self.endpoints.iter().find(|(known, _)| known.as_str().eq_ignore_ascii_case(name))

@@ -346,6 +346,28 @@ pub enum ProviderSettings {
     Process(ProcessSettings),
 }
 
+impl ProviderSettings {
+    /// Whether replicas of the other settings must be replaced. Servers of a list are what they are; processes run what
+    /// they were started with, on whatever port and with whatever patience.
+    pub fn replaces(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Fixed(_), Self::Fixed(_)) => false,
+            (Self::Process(new), Self::Process(old)) => !new.runs_the_same(old),
+            (Self::Fixed(_), Self::Process(_)) | (Self::Process(_), Self::Fixed(_)) => true,
+        }
+    }
+}
+
+impl ProcessSettings {
+    /// Whether a replica made from one would be the same when made from the other. Ports and times do not count: no running
+    /// model need be replaced for them.
+    pub fn runs_the_same(&self, other: &Self) -> bool {
+        self.command == other.command
+            && self.directory == other.directory
+            && self.environment == other.environment
+    }
+}
+
 /// Servers that somebody else runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FixedSettings {

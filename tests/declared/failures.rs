@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::admin::{Client, Router, broken, model};
+use crate::admin::{Client, Router, broken, eventually, model, serve};
 
 #[tokio::test]
 async fn a_deployment_that_fails_says_why_and_takes_no_traffic() {
@@ -20,12 +20,95 @@ async fn a_deployment_that_fails_says_why_and_takes_no_traffic() {
     assert_eq!(router.get("/endpoints/shop/traffic").await, json!({ "blue": 100, "green": 0 }));
     let traffic = json!({ "blue": 90, "green": 10 });
     let refused = router.call(Method::PUT, "/endpoints/shop/traffic", traffic).await;
-    refused.refused(400, "invalid", "has failed");
+    refused.refused(400, "invalid", "has not been ready yet");
     let logs = router.get("/endpoints/shop/deployments/green/logs?tail=1").await;
     assert!(logs["content"].as_str().unwrap().ends_with("no model here\n"), "{logs}");
     // Repaired, it may.
     router.change(Method::PUT, "/endpoints/shop/deployments/green", model("green")).await;
     router.change(Method::PUT, "/endpoints/shop/traffic", json!({ "blue": 90, "green": 10 })).await;
+}
+
+#[tokio::test]
+async fn a_deployment_that_still_starts_is_given_no_traffic() {
+    let router = Router::start("declared-starting").await;
+    router.with_blue("shop").await;
+    let mut green = model("green");
+    green["process"]["command"] = json!(["sleep", "100"]);
+    router.call(Method::POST, "/endpoints/shop/deployments", green).await.good();
+    let traffic = router.call(Method::PUT, "/endpoints/shop/traffic", json!({ "green": 100 })).await;
+    traffic.refused(400, "invalid", "has not been ready yet");
+    // Nobody has to wait for its end.
+    router.change(Method::DELETE, "/endpoints/shop/deployments/green", Value::Null).await;
+    router.call(Method::GET, "/endpoints/shop/deployments/green", Value::Null).await.refused(
+        404,
+        "deployment_not_found",
+        "`blue`",
+    );
+}
+
+#[tokio::test]
+async fn a_router_that_dies_in_an_update_that_fails_comes_back_with_what_was_good() {
+    let router = Router::start("declared-mid-update").await;
+    router.with_blue("shop").await;
+    let key = router.primary_key("shop").await;
+    let blue = "/endpoints/shop/deployments/blue";
+    let before = router.get(blue).await;
+    let mut bad = model("blue");
+    bad["process"]["command"] = json!(["sh", "-c", "sleep 1; exit 3"]);
+    assert!(router.call(Method::PUT, blue, bad).await.operation().is_some());
+    let Router { process, folder } = router;
+    process.kill().await;
+    let router = Router { process: serve("declared-mid-update", folder.path(), None).await, folder };
+    eventually("an answer of the old replicas", async || {
+        (router.score("shop", &key, None).await.0 == 200).then_some(())
+    })
+    .await;
+    let client = Client::start(&router, "shop", key);
+    eventually("the end of the update", async || {
+        (router.get(blue).await["provisioning_state"] == "Failed").then_some(())
+    })
+    .await;
+    client.more(20).await;
+    client.stop().await;
+    let after = router.get(blue).await;
+    assert_eq!((&after["process"], &after["etag"]), (&before["process"], &before["etag"]));
+}
+
+#[tokio::test]
+async fn a_deployment_that_failed_is_not_a_success_after_a_restart() {
+    let router = Router::start("declared-still-failed").await;
+    router.change(Method::POST, "/endpoints", json!({ "name": "shop" })).await;
+    let answer = router.call(Method::POST, "/endpoints/shop/deployments", broken("blue")).await;
+    router.ended(&answer.operation().unwrap()).await;
+    let Router { process, folder } = router;
+    process.kill().await;
+    let router = Router { process: serve("declared-still-failed", folder.path(), None).await, folder };
+    let traffic = router.call(Method::PUT, "/endpoints/shop/traffic", json!({ "blue": 100 })).await;
+    traffic.refused(400, "invalid", "has not been ready yet");
+    eventually("a failure", async || {
+        let state = router.get("/endpoints/shop/deployments/blue").await["provisioning_state"].clone();
+        assert_ne!(state, "Succeeded");
+        (state == "Failed").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_replaces_no_replica_can_be_changed() {
+    let router = Router::start("declared-in-place").await;
+    router.with_blue("shop").await;
+    let blue = "/endpoints/shop/deployments/blue";
+    let name = router.get(blue).await["replica_status"][0]["name"].clone();
+    router.change(Method::PATCH, blue, json!({ "process": { "start_timeout_s": 7 } })).await;
+    router.change(Method::PATCH, blue, json!({ "request_settings": { "max_queue_wait_ms": 0 } })).await;
+    assert_eq!(router.get(blue).await["replica_status"][0]["name"], name);
+    // A list of servers grows.
+    let itself = format!("http://{}", router.process.data);
+    let listed = |urls: &[&str]| json!({ "name": "listed", "replicas": urls, "readiness_probe": { "initial_delay": 0, "period": 1 } });
+    router.change(Method::POST, "/endpoints/shop/deployments", listed(&[&itself])).await;
+    let other = itself.replace("127.0.0.1", "localhost");
+    router.change(Method::PUT, "/endpoints/shop/deployments/listed", listed(&[&itself, &other])).await;
+    assert_eq!(router.get("/endpoints/shop/deployments/listed").await["replicas_ready"], 2);
 }
 
 #[tokio::test]

@@ -127,7 +127,12 @@ impl Check<'_> {
                     format!("`traffic` adds up to {percent} %"),
                     "at most 100 % can be given away",
                 );
-            } else if !total.is_multiple_of(10_000) && default.is_none() && endpoint.default.is_absent() {
+            } else if !total.is_multiple_of(10_000)
+                && default.is_none()
+                && endpoint.default.is_absent()
+                // The others share what a declared deployment that cannot run would have had.
+                && !self.may_be_empty
+            {
                 let message = format!("`traffic` adds up to {percent} % and nobody gets the rest");
                 self.error(
                     at.place,

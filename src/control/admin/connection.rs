@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::shutdown::{Drain, Tasks};
 
 /// Connections at once; more wait in the backlog. Operators and scrapers are few.
-const CONNECTIONS: usize = 64;
+const CONNECTIONS: usize = 256;
 /// Longest time for a request head, idle time between two requests included.
 const HEAD_TIME: Duration = Duration::from_secs(15);
 /// Longest life of a connection, so that a peer that reads nothing gives its place back.

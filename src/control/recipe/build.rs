@@ -15,6 +15,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use tokio::process::Command;
 
 use super::RecipeError;
+use super::fields::read_text;
 use super::tools::Interpreter;
 
 /// File that only a complete environment has.
@@ -45,7 +46,7 @@ impl PythonEnvironment {
             let file =
                 ["-r ", "-c ", "--requirement ", "--constraint "].iter().find_map(|o| line.strip_prefix(o));
             let Some(file) = file.filter(|file| !file.contains("://")) else { continue };
-            let content = fs::read_to_string(file).map_err(|error| {
+            let content = read_text(Path::new(file)).map_err(|error| {
                 RecipeError::missing(format!("`environment.conda_file`: `{line}`: {error}; correct the path"))
             })?;
             text.push_str(&content);
@@ -152,6 +153,12 @@ async fn run(
     mut command: Command,
 ) -> Result<(), RecipeError> {
     let log = environment.log();
+    // Whoever builds a package runs code of others.
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"SCOREGATE_") {
+            command.env_remove(name);
+        }
+    }
     let run = async {
         let output = File::options().append(true).create(true).open(&log)?;
         command.stdin(Stdio::from(lock.try_clone()?)).stdout(output.try_clone()?).stderr(output);

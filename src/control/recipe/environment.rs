@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::RecipeError;
 use super::build::PythonEnvironment;
 use super::conda::{Conda, conda};
-use super::fields::Fields;
+use super::fields::{Fields, read_text};
 use super::source::server;
 use super::tools::Tools;
 
@@ -70,11 +70,15 @@ fn conda_file(environment: &Fields<'_>) -> Result<Conda, RecipeError> {
         return conda(&place, inline, None);
     }
     let Some(path) = environment.path("conda_file")? else { return Ok(Conda::default()) };
-    let text = fs::read_to_string(&path).map_err(|error| {
+    let text = read_text(&path).map_err(|error| {
         RecipeError::missing(format!("`{place}`: {}: {error}; correct the path", path.display()))
     })?;
     let value: Value = serde_saphyr::from_str(&text).map_err(|error| {
-        RecipeError::argument(format!("`{place}`: {} is not a conda file: {error}", path.display()))
+        RecipeError::argument(format!(
+            "`{place}`: {} is not a conda file: {}",
+            path.display(),
+            error.without_snippet()
+        ))
     })?;
     conda(&place, &value, path.parent())
 }

@@ -1,10 +1,11 @@
 //! Reads values of a document by key. What has the wrong type is an error that names its place with dots.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::RecipeError;
+use crate::data::files::read_small;
 
 /// Beginnings of what Azure keeps elsewhere: assets of a workspace, runs, URLs.
 const REMOTE: [&str; 6] = ["azureml:", "runs:", "wasbs:", "abfss:", "http:", "https:"];
@@ -104,4 +105,10 @@ impl<'d> Fields<'d> {
 /// Whether a text names something that Azure keeps, and not a path.
 pub(super) fn is_remote(text: &str) -> bool {
     REMOTE.iter().any(|start| text.starts_with(start))
+}
+
+/// A small text file. What is no regular file is refused: the thread that reads does other things, too.
+pub(super) fn read_text(path: &Path) -> std::io::Result<String> {
+    let bytes = read_small(path)?;
+    String::from_utf8(bytes).map_err(|_| std::io::Error::other("not text in UTF-8"))
 }

@@ -8,7 +8,9 @@ use super::{Job, Key, Plan, Registry, Target, Working, compile};
 use crate::control::operations::OperationKind;
 use crate::control::recipe::recipe;
 use crate::control::store::fresh_secrets;
-use crate::core::declared::{Change, Declared, DeclaredEndpoint, Document, Facts, Pending, apply};
+use crate::core::declared::{
+    Change, Declared, DeclaredEndpoint, Document, Facts, Pending, apply, bare, mark, proven,
+};
 use crate::core::settings::Name;
 
 impl Registry {
@@ -22,12 +24,18 @@ impl Registry {
         foreign: BTreeSet<String>,
     ) -> Result<Plan, ChangeError> {
         request.expected.iter().try_for_each(|expected| expected.check(&self.declared))?;
-        let facts = Facts { foreign, failed: self.failed() };
+        let facts = Facts { foreign };
         let fresh = fresh_secrets();
         let next = apply(&self.declared, &request.changes, &facts, &fresh)?;
         // What comes later must be possible as well, as far as one can tell now.
         let later = apply(&next, &request.then, &facts, &fresh)?;
-        let plan = Plan { next, working: self.working.clone(), settings: self.settings.clone(), job: None };
+        let plan = Plan {
+            next,
+            working: self.working.clone(),
+            settings: self.settings.clone(),
+            canceled: Vec::new(),
+            job: None,
+        };
         let mut planning = Planning { registry: self, request, later, plan, targets: Vec::new() };
         let all = self.declared.endpoints.keys().chain(planning.plan.next.endpoints.keys());
         let all: BTreeSet<Name> = all.cloned().collect();
@@ -110,9 +118,15 @@ impl Planning<'_> {
     }
 
     fn gone(&mut self, endpoint: &Name, deployment: &Name) -> Result<(), ChangeError> {
-        self.idle(endpoint, deployment)?;
+        self.cancel(endpoint, deployment)?;
         self.plan.working.remove(&(endpoint.clone(), deployment.clone()));
-        self.targets.push(Target { name: deployment.clone(), environment: None, before: None, ends: true });
+        self.targets.push(Target {
+            name: deployment.clone(),
+            environment: None,
+            before: None,
+            resumes: false,
+            ends: true,
+        });
         Ok(())
     }
 
@@ -124,13 +138,15 @@ impl Planning<'_> {
         before: Option<&Document>,
     ) -> Result<(), ChangeError> {
         let key = (endpoint.clone(), name.clone());
-        let is_same = before == Some(document);
+        let new = bare(document);
+        let is_same = before.map(bare).as_ref() == Some(&new);
         if is_same && !self.is_named(endpoint, Some(name)) {
             return Ok(());
         }
-        let recipe = recipe(document, &self.registry.tools).map_err(ChangeError::Recipe)?;
-        let working = Working::new(document, recipe);
+        let recipe = recipe(&new, &self.registry.tools).map_err(ChangeError::Recipe)?;
+        let working = Working::new(&new, recipe);
         if is_same && !self.request.wait && self.registry.works_with(&key, &working) {
+            self.keep(endpoint, name, before.cloned());
             return Ok(());
         }
         self.idle(endpoint, name)?;
@@ -140,11 +156,39 @@ impl Planning<'_> {
         // Checked as if it worked already, so that nobody learns of a mistake after a long preparation.
         let whole = if self.later.endpoints.contains_key(endpoint) { &self.later } else { &self.plan.next };
         compile(endpoint, whole, &with_all)?;
-        if environment.is_none() {
+        let mut marked = new;
+        // An operation that takes its change back brings what was proven.
+        if self.request.by.is_none() {
+            mark(&mut marked, before);
+        }
+        let before = proven(&marked).cloned();
+        let resumes = self.request.wait && before.is_some();
+        if environment.is_none() && !resumes {
             self.plan.working = with_all;
         }
-        self.targets.push(Target { name: name.clone(), environment, before: before.cloned(), ends: false });
+        self.keep(endpoint, name, Some(marked));
+        self.targets.push(Target { name: name.clone(), environment, before, resumes, ends: false });
         Ok(())
+    }
+
+    /// Puts a document into the next whole.
+    fn keep(&mut self, endpoint: &Name, deployment: &Name, document: Option<Document>) {
+        let of = self.plan.next.endpoints.get_mut(endpoint);
+        if let (Some(endpoint), Some(document)) = (of, document) {
+            endpoint.deployments.insert(deployment.clone(), document);
+        }
+    }
+
+    /// An end does not wait for the end of a beginning.
+    fn cancel(&mut self, endpoint: &Name, deployment: &Name) -> Result<(), ChangeError> {
+        match self.registry.shown.operations.running(endpoint, deployment) {
+            Some(running) if running.kind == OperationKind::Delete => self.idle(endpoint, deployment),
+            Some(running) if self.request.by.as_ref() != Some(&running.id) => {
+                self.plan.canceled.push(running.id);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn idle(&self, endpoint: &Name, deployment: &Name) -> Result<(), ChangeError> {
@@ -168,7 +212,7 @@ impl Registry {
 
 fn kind_of(targets: &[Target], next: &Declared, endpoint: &Name) -> OperationKind {
     let scales = |target: &Target| {
-        let mut after = next.endpoints.get(endpoint)?.deployments.get(&target.name)?.clone();
+        let mut after = bare(next.endpoints.get(endpoint)?.deployments.get(&target.name)?);
         let mut before = target.before.clone()?;
         if before == after {
             return None;

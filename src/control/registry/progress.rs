@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::request::{Message, Registrar};
 use super::{Job, Target};
 use crate::control::board::{Board, DeploymentStatus, ReplicaState};
-use crate::control::operations::{Operation, OperationError, Operations};
+use crate::control::operations::{OperationError, Operations};
 use crate::control::recipe::prepare;
 use crate::core::declared::Change;
 use crate::core::settings::{DeploymentSettings, Name, ProviderSettings, ScaleSettings};
@@ -49,13 +49,6 @@ pub(crate) struct Before {
     pub(crate) replicas: BTreeSet<String>,
 }
 
-/// Replicas that admit requests.
-pub(super) fn ready(status: Option<&DeploymentStatus>) -> u32 {
-    let replicas = status.into_iter().flat_map(|status| &status.replicas);
-    let count = replicas.filter(|replica| replica.state == ReplicaState::Ready).count();
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
-
 impl Progress {
     /// Runs until the operation has ended; then the configurator is told what is to follow.
     pub(crate) async fn run(mut self) {
@@ -63,7 +56,9 @@ impl Progress {
         let outcome = tokio::select! {
             outcome = self.follow() => outcome,
             // Whoever ends the router sees to what is left.
-            () = drain.started() => return self.operations.update(&self.id, Operation::cancel),
+            () = drain.started() => {
+                return self.operations.update(&self.id, |operation| operation.cancel("the router ends"));
+            }
         };
         let (changes, error) = match outcome {
             Ok(()) => (std::mem::take(&mut self.job.then), None),
@@ -93,11 +88,19 @@ impl Progress {
 
     async fn follow_all(&mut self, targets: &[Target]) -> Result<(), OperationError> {
         for target in targets {
-            let Some(environment) = &target.environment else { continue };
-            prepare(environment, |phase| self.phase(phase)).await.map_err(|error| OperationError {
-                code: error.code.to_owned(),
-                message: error.to_string(),
-            })?;
+            if target.environment.is_none() && !target.resumes {
+                continue;
+            }
+            if let Some(environment) = &target.environment {
+                prepare(environment, |phase| self.phase(phase)).await.map_err(|error| OperationError {
+                    code: error.code.to_owned(),
+                    message: error.to_string(),
+                })?;
+            }
+            if target.resumes {
+                // Should it not come to life any more, its successor need not wait for it.
+                let _ = self.ready(&target.name).await;
+            }
             self.remember_replicas(&target.name);
             let (done, at_work) = oneshot::channel();
             let (endpoint, deployment) = (self.job.endpoint.clone(), target.name.clone());
@@ -144,7 +147,7 @@ impl Progress {
         let end = Instant::now() + patience;
         let none = BTreeSet::new();
         let outdated = match self.before.get(deployment) {
-            Some(before) if before.provider != settings.provider => &before.replicas,
+            Some(before) if settings.provider.replaces(&before.provider) => &before.replicas,
             _ => &none,
         };
         let mut failed: Vec<(String, String)> = Vec::new();

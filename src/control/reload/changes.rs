@@ -121,6 +121,10 @@ impl Configurator {
         id
     }
 
+    fn declares(&self, endpoint: &Name) -> bool {
+        self.registry.as_ref().is_some_and(|registry| registry.declares(endpoint))
+    }
+
     /// What removes from an operation's endpoint what was kept to follow.
     fn forget(&self, id: &str) -> Option<Change> {
         let registry = self.registry.as_ref()?;
@@ -133,10 +137,16 @@ impl Configurator {
         let Some(operations) = self.registry.as_ref().map(|registry| registry.operations().clone()) else {
             return;
         };
+        // One that was canceled has nothing to follow.
+        if !operations.get(id).is_some_and(|operation| operation.is_running()) {
+            return;
+        }
         let goes_on = error.is_none();
         let mut error = error;
         let forget: Vec<Change> = self.forget(id).into_iter().collect();
-        let changes = [changes, forget.clone()].concat();
+        let proven = operations.get(id).filter(|operation| goes_on && self.declares(&operation.endpoint));
+        let proven: Vec<Change> = proven.map(|operation| operation.proven()).into_iter().collect();
+        let changes = [proven, changes, forget.clone()].concat();
         if !changes.is_empty() {
             let by = Some(id.to_owned());
             let request = ChangeRequest { changes, goes_on, by, ..ChangeRequest::default() };

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::document::{Kind, merge};
 use super::refusal::{Code, Refusal};
-use super::{Declared, DeclaredEndpoint, Document, EndpointSecrets, Facts, PENDING, traffic};
+use super::{Declared, DeclaredEndpoint, Document, EndpointSecrets, Facts, PENDING, traffic, unmark};
 use crate::core::settings::Name;
 
 /// Most deployments of an endpoint: six versions in v1, twenty in v2 (reference §10).
@@ -13,6 +13,8 @@ const MOST_V1: usize = 6;
 const MOST_V2: usize = 20;
 /// Longest names of an endpoint and a deployment together (reference §10).
 const LONGEST_NAMES: usize = 62;
+/// Length of a key that is accepted: at least as in the configuration file, at most what any header carries.
+pub const KEY_LENGTH: std::ops::RangeInclusive<usize> = 16..=256;
 /// Keys of an endpoint's document that have a change of their own. A replacement that does not mention them leaves them as they
 /// are: nobody loses traffic by sending a new description.
 const APART: [&str; 3] = ["default", "mirror_traffic", "traffic"];
@@ -84,6 +86,13 @@ pub enum Change {
         endpoint: String,
         /// Which.
         deployment: String,
+    },
+    /// The documents of these deployments have proven themselves.
+    Proven {
+        /// Of which endpoint.
+        endpoint: String,
+        /// Which of them; those that are gone are left out.
+        deployments: Vec<String>,
     },
     /// What is kept to follow is not to follow any more, or has followed.
     Forget {
@@ -180,6 +189,15 @@ fn one(
         Change::DeleteDeployment { endpoint, deployment } => {
             delete_deployment(declared, endpoint, deployment, facts)
         }
+        Change::Proven { endpoint, deployments } => {
+            let endpoint = endpoint_mut(declared, endpoint, facts)?.1;
+            for name in deployments {
+                if let Some(name) = endpoint.deployment(name).map(|(name, _)| name.clone()) {
+                    endpoint.deployments.entry(name).and_modify(unmark);
+                }
+            }
+            Ok(())
+        }
         Change::Forget { endpoint } => {
             endpoint_mut(declared, endpoint, facts)?.1.document.remove(PENDING);
             Ok(())
@@ -258,7 +276,13 @@ fn own_keys(document: &mut Document, fresh: &EndpointSecrets) -> Result<Endpoint
     let mut secrets = fresh.clone();
     let Some(Value::Object(keys)) = document.remove("keys") else { return Ok(secrets) };
     for (key, value) in &keys {
-        let text: SecretString = value.as_str().unwrap_or_default().into();
+        let text = value.as_str().unwrap_or_default();
+        if !KEY_LENGTH.contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let (shortest, longest) = (KEY_LENGTH.start(), KEY_LENGTH.end());
+            let message = format!("`keys.{key}` must have {shortest} to {longest} visible ASCII characters");
+            return Err(Refusal::invalid(message));
+        }
+        let text: SecretString = text.into();
         match key.as_str() {
             "primary" | "primaryKey" => secrets.primary = text,
             "secondary" | "secondaryKey" => secrets.secondary = text,
@@ -284,7 +308,7 @@ fn change_endpoint(
         document.insert(PENDING.to_owned(), pending.clone());
     }
     let before = endpoint.is_v1();
-    endpoint.document = document;
+    let present = std::mem::replace(&mut endpoint.document, document);
     if endpoint.is_v1() != before && !endpoint.deployments.is_empty() {
         return Err(Refusal::invalid(
             "`profile` cannot change to or from `aks-v1` once there are deployments",
@@ -295,7 +319,7 @@ fn change_endpoint(
             "`default` cannot be removed: under `aks-v1` it takes what is not allotted",
         ));
     }
-    settle(&name, endpoint, facts)
+    traffic::settle(endpoint, &present)
 }
 
 /// A document may leave its name out, but not change it.
@@ -311,11 +335,6 @@ fn same_name(kind: Kind, document: &mut Document, name: &Name) -> Result<(), Ref
     }
     document.insert("name".to_owned(), Value::String(name.to_string()));
     Ok(())
-}
-
-fn settle(name: &Name, endpoint: &mut DeclaredEndpoint, facts: &Facts) -> Result<(), Refusal> {
-    let failed = facts.failed.iter().filter(|(of, _)| of == name).map(|(_, deployment)| deployment).collect();
-    traffic::settle(endpoint, &failed)
 }
 
 fn create_deployment(

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Document, Refusal};
+use super::{Document, Refusal, bare};
 use crate::core::settings::Name;
 use crate::core::suggest;
 
@@ -34,8 +34,11 @@ enum Form {
 /// follows also after a restart.
 pub const PENDING: &str = "pending";
 
+/// Key of a deployment's document under which the router marks that it has not been ready yet.
+pub const PROVISIONING: &str = "provisioning";
+
 /// Keys that the router answers with and ignores in what it is sent.
-pub const READ_ONLY: [&str; 16] = [
+pub const READ_ONLY: [&str; 17] = [
     "$schema",
     "deployments",
     "endpoint_name",
@@ -48,6 +51,7 @@ pub const READ_ONLY: [&str; 16] = [
     "operation",
     "owner",
     PENDING,
+    PROVISIONING,
     "provisioning_state",
     "replica_status",
     "replicas_ready",
@@ -239,7 +243,7 @@ pub fn merge(document: &mut Document, patch: &Document) {
 
 /// A number that is another one whenever the document is: what an ETag is made of (FNV-1a, 64 bit).
 pub fn version_of(document: &Document) -> u64 {
-    let text = serde_json::to_string(document).unwrap_or_default();
+    let text = serde_json::to_string(&bare(document)).unwrap_or_default();
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

@@ -20,7 +20,7 @@ struct Book {
 
 impl Book {
     fn new() -> Self {
-        let facts = Facts { foreign: ["in-the-file".to_owned()].into(), ..Facts::default() };
+        let facts = Facts { foreign: ["in-the-file".to_owned()].into() };
         Self { declared: Declared::default(), facts }
     }
 
@@ -136,11 +136,28 @@ fn v2_traffic_adds_up_to_0_or_100_of_known_deployments() {
 }
 
 #[test]
-fn a_failed_deployment_takes_no_traffic() {
-    let mut book = Book::blue_green();
-    book.facts.failed.insert((Name::parse("shop").unwrap(), Name::parse("green").unwrap()));
-    book.bad(traffic_of(json!({ "blue": 90, "green": 10 })), Code::Invalid, "has failed");
-    book.good(traffic_of(json!({ "blue": 100 })));
+fn a_deployment_that_was_never_ready_gets_no_traffic_and_holds_up_nobody_else() {
+    for mut book in [Book::blue_green(), Book::versions()] {
+        let names: Vec<Name> = book.shop().deployments.keys().cloned().collect();
+        let [first, second] = [names[0].to_string(), names[1].to_string()];
+        let key = Name::parse("shop").unwrap();
+        let unproven = |book: &mut Book| {
+            let endpoint = book.declared.endpoints.get_mut(&key).unwrap();
+            mark(endpoint.deployments.get_mut(second.as_str()).unwrap(), None);
+        };
+        unproven(&mut book);
+        book.bad(traffic_of(json!({ &first: 90, &second: 10 })), Code::Invalid, "not been ready yet");
+        book.bad(patch(json!({ "default": &second })), Code::Invalid, "not been ready yet");
+        // What it has it may keep, and lose.
+        let proven =
+            Change::Proven { endpoint: "shop".into(), deployments: vec![second.clone(), "gone".into()] };
+        book.good(proven);
+        book.good(traffic_of(json!({ &first: 80, &second: 20 })));
+        unproven(&mut book);
+        book.good(patch(json!({ "description": "x" })));
+        book.good(traffic_of(json!({ &first: 90, &second: 10 })));
+        book.bad(traffic_of(json!({ &first: 80, &second: 20 })), Code::Invalid, "not been ready yet");
+    }
 }
 
 #[test]
@@ -247,15 +264,15 @@ fn several_changes_are_made_together_or_not_at_all() {
 #[test]
 fn keys_come_from_the_document_or_are_fresh_and_are_never_printed() {
     let mut book = Book::new();
-    let keys = json!({ "name": "shop", "keys": { "primary": "mine" } });
+    let keys = json!({ "name": "shop", "keys": { "primary": "my-own-key-0123456789" } });
     book.good(Change::CreateEndpoint { document: document(keys) });
-    assert_eq!(book.shop().secrets.primary.expose_secret(), "mine");
+    assert_eq!(book.shop().secrets.primary.expose_secret(), "my-own-key-0123456789");
     assert_eq!(book.shop().secrets.secondary.expose_secret(), "second");
     assert_eq!(book.shop().document.get("keys"), None);
     let set = Change::SetKey { endpoint: "shop".into(), which: WhichKey::Secondary, key: "other".into() };
     book.good(set);
     assert_eq!(book.shop().secrets.secondary.expose_secret(), "other");
-    assert!(!format!("{:?}", book.declared).contains("mine"));
+    assert!(!format!("{:?}", book.declared).contains("my-own-key"));
     book.bad(patch(json!({ "keys": { "primary": "x" } })), Code::Invalid, "regenerating");
 }
 

@@ -1,10 +1,8 @@
 //! Rules of `traffic`, `mirror_traffic` and `default` of an endpoint.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Number, Value};
 
-use super::{DeclaredEndpoint, Document, Refusal};
+use super::{DeclaredEndpoint, Document, Refusal, is_unproven};
 use crate::core::route::Percent;
 use crate::core::settings::Name;
 use crate::core::suggest;
@@ -22,27 +20,42 @@ fn percentages<'d>(document: &'d Document, key: &str) -> impl Iterator<Item = (&
     map.into_iter().flatten().map(|(name, share)| (name.as_str(), share.as_f64().unwrap_or(0.0)))
 }
 
-/// Brings the three keys into their one form (declared names, no zeros) and checks them.
-pub(super) fn settle(endpoint: &mut DeclaredEndpoint, failed: &BTreeSet<&Name>) -> Result<(), Refusal> {
+/// Brings the three keys into their one form (declared names, no zeros) and checks them. What `before` gave may stay.
+pub(super) fn settle(endpoint: &mut DeclaredEndpoint, before: &Document) -> Result<(), Refusal> {
     let total = settle_map(endpoint, "traffic")?;
     if endpoint.is_v1() {
         if total > 100.0 {
-            return Err(Refusal::invalid(format!(
-                "`traffic` adds up to {total} %; at most 100 % can be given away"
-            )));
+            let message = format!("`traffic` adds up to {total} %; at most 100 % can be given away");
+            return Err(Refusal::invalid(message));
         }
     } else if total != 0.0 && total != 100.0 {
         let message = format!("`traffic` adds up to {total} %; the total must be 0 or 100");
         return Err(Refusal::invalid(message));
     }
-    for (name, _) in shares(endpoint) {
-        if failed.iter().any(|failed| failed.as_str() == name) {
-            let message = format!("deployment `{name}` has failed and cannot take traffic; update it first");
-            return Err(Refusal::invalid(message));
+    settle_default(endpoint)?;
+    for (name, share) in shares(endpoint) {
+        let had =
+            percentages(before, "traffic").find(|(known, _)| *known == name).map_or(0.0, |(_, share)| share);
+        if share > had {
+            can_serve(endpoint, name)?;
         }
     }
-    settle_default(endpoint)?;
+    if let Some(default) =
+        endpoint.document.get("default").filter(|default| before.get("default") != Some(default))
+    {
+        can_serve(endpoint, default.as_str().unwrap_or_default())?;
+    }
     settle_mirror(endpoint)
+}
+
+fn can_serve(endpoint: &DeclaredEndpoint, name: &str) -> Result<(), Refusal> {
+    match endpoint.deployments.get(name) {
+        Some(document) if is_unproven(document) => Err(Refusal::invalid(format!(
+            "deployment `{name}` has not been ready yet and cannot take traffic: wait until it is created, or update it if \
+             it has failed"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The total.

@@ -45,7 +45,7 @@ impl Fleet {
     pub(super) fn plan(&mut self, wanted: &Wanted, template: &ProcessSettings, now: Instant) -> Plan {
         let mut plan = Plan::default();
         for Member { replica, template: made_from, .. } in &mut self.0 {
-            replica.outdated = !same_template(made_from, template);
+            replica.outdated = !made_from.runs_the_same(template);
             if replica.phase == Phase::Running && wanted.remove.contains(&replica.id) {
                 replica.phase = Phase::Stopping;
                 plan.stop.push(replica.id);
@@ -130,12 +130,6 @@ impl Member {
     fn counts(&self) -> bool {
         !self.replica.outdated && self.replica.phase != Phase::Stopping
     }
-}
-
-/// Whether a replica made from one would be the same when made from the other. Ports and times do not count:
-/// no running model need be replaced for them.
-fn same_template(a: &ProcessSettings, b: &ProcessSettings) -> bool {
-    (&a.command, &a.directory, &a.environment) == (&b.command, &b.directory, &b.environment)
 }
 
 fn pause(failures: u32) -> Duration {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::super::{AdminContext, Failure};
 use super::OPENAPI;
 use crate::control::registry::ChangeError;
+use crate::control::store::StoreError;
 use crate::core::declared::{Code, Refusal};
 
 /// Where a long operation is followed, in Azure's word.
@@ -42,6 +43,9 @@ impl From<ChangeError> for Failure {
             ChangeError::NoState => Self::new(StatusCode::CONFLICT, "no_state", message),
             ChangeError::Recipe(error) => Self::new(StatusCode::BAD_REQUEST, error.code, message),
             ChangeError::Settings(_) => Self::new(StatusCode::BAD_REQUEST, "invalid", message),
+            ChangeError::Store(StoreError::Unfit { .. }) => {
+                Self::new(StatusCode::BAD_REQUEST, "invalid", message)
+            }
             ChangeError::Store(_) => Self::new(StatusCode::INSUFFICIENT_STORAGE, "store_failed", message),
             ChangeError::TooSlow => Self::new(StatusCode::GATEWAY_TIMEOUT, "slow", message),
         }

@@ -40,9 +40,10 @@ impl Target {
     /// A number of the query.
     pub(super) fn number(&self, key: &str, most: u64) -> Result<Option<u64>, Failure> {
         let Some(text) = self.query.get(key) else { return Ok(None) };
-        match text.parse() {
-            Ok(number) if number <= most => Ok(Some(number)),
-            _ => Err(invalid(format!("`{key}` must be a number from 0 to {most}"))),
+        match text.parse::<u32>() {
+            // More than there are is all there are.
+            Ok(number) => Ok(Some(u64::from(number).min(most))),
+            Err(_) => Err(invalid(format!("`{key}` must be a number"))),
         }
     }
 

@@ -14,15 +14,12 @@ use super::input::{Body, MaybeBody, Target, invalid};
 use super::view::{Found, Views};
 use crate::control::registry::{ChangeRequest, ISSUER, issues_tokens};
 use crate::control::store::new_key;
-use crate::core::declared::{Change, Code, DeclaredEndpoint, Refusal, WhichKey};
+use crate::core::declared::{Change, Code, DeclaredEndpoint, KEY_LENGTH, Refusal, WhichKey};
 use crate::core::settings::Name;
 
 /// Life of a token when nobody says otherwise, and the longest, in seconds.
 const TOKEN_LIFE: u64 = 3_600;
 const LONGEST_LIFE: u64 = 86_400;
-/// Length of a key that is accepted: at least as in the configuration file, at most what any header carries.
-const KEY_LENGTH: std::ops::RangeInclusive<usize> = 16..=256;
-
 /// The endpoint, if it is declared here.
 fn declared<'v>(views: &'v Views<'_>, name: &str) -> Result<(&'v Name, &'v DeclaredEndpoint), Refusal> {
     match views.find(name)? {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::super::AdminContext;
 use crate::control::board::{DeploymentStatus, ReplicaState};
 use crate::control::operations::{Operation, OperationKind, OperationStatus};
-use crate::core::declared::{Code, Declared, DeclaredEndpoint, Document, Refusal, shares, version_of};
+use crate::core::declared::{Code, Declared, DeclaredEndpoint, Document, Refusal, bare, shares, version_of};
 use crate::core::settings::{
     AuthMode, DeploymentSettings, EndpointSettings, Name, ProbeSettings, Profile, ScaleSettings,
 };
@@ -63,6 +63,7 @@ impl<'c> Views<'c> {
 
     fn declared_endpoint(&self, name: &Name, endpoint: &DeclaredEndpoint) -> Value {
         let mut view = endpoint.document.clone();
+        hide_secrets(&mut view);
         let kind = if view.contains_key("compute") { "K8S" } else { "Managed" };
         view.entry("auth_mode").or_insert_with(|| json!("key"));
         for key in ["tags", "properties"] {
@@ -166,7 +167,7 @@ impl<'c> Views<'c> {
     }
 
     fn declared_deployment(&self, endpoint: &Name, name: &Name, document: &Document) -> Value {
-        let mut view = document.clone();
+        let mut view = bare(document);
         view.insert("etag".to_owned(), etag(document));
         let no_effect = self.context.shown.no_effect(endpoint, name);
         view.insert("no_effect".to_owned(), json!(no_effect));
@@ -188,8 +189,9 @@ impl<'c> Views<'c> {
         if let Some(settings) = self.settings(endpoint, name) {
             defaults(&settings, &mut view);
         }
-        view.insert("provisioning_state".to_owned(), json!(provisioning(last.as_ref(), &status)));
-        if let Some(error) = last.as_ref().and_then(|last| last.error.as_ref()) {
+        view.insert("provisioning_state".to_owned(), json!(provisioning(last.as_ref())));
+        let failed = last.as_ref().filter(|last| last.status == OperationStatus::Failed);
+        if let Some(error) = failed.as_ref().and_then(|last| last.error.as_ref()) {
             view.insert("error".to_owned(), json!(error));
         }
         view.insert("replicas_ready".to_owned(), json!(ready(&status)));
@@ -215,6 +217,16 @@ fn no_deployment(endpoint: &Name, deployment: &str, known: &[&str]) -> Refusal {
     Refusal { code: Code::DeploymentNotFound, message }
 }
 
+/// Shared secrets of tokens: whoever looks could sign with them.
+fn hide_secrets(view: &mut Document) {
+    let keys = view.get_mut("jwt").and_then(|jwt| jwt.get_mut("keys")).and_then(Value::as_array_mut);
+    for key in keys.into_iter().flatten() {
+        if let Some(secret) = key.get_mut("secret") {
+            *secret = json!("***");
+        }
+    }
+}
+
 fn auth_mode(mode: AuthMode) -> &'static str {
     match mode {
         AuthMode::Key => "key",
@@ -233,15 +245,13 @@ fn ready(status: &DeploymentStatus) -> usize {
 }
 
 /// Azure's word for how a deployment is (reference §9.2).
-fn provisioning(last: Option<&Operation>, status: &DeploymentStatus) -> &'static str {
+fn provisioning(last: Option<&Operation>) -> &'static str {
     let Some(last) = last else { return "Succeeded" };
     match (last.status, last.kind) {
         (OperationStatus::InProgress, OperationKind::Create) => "Creating",
         (OperationStatus::InProgress, OperationKind::Delete) => "Deleting",
         (OperationStatus::InProgress, OperationKind::Scale) => "Scaling",
         (OperationStatus::InProgress, OperationKind::Update) => "Updating",
-        // It has come to life after all.
-        (OperationStatus::Failed, OperationKind::Create) if ready(status) > 0 => "Succeeded",
         (OperationStatus::Failed, _) => "Failed",
         (OperationStatus::Canceled, _) => "Canceled",
         (OperationStatus::Succeeded, _) => "Succeeded",
@@ -269,7 +279,7 @@ fn defaults(settings: &DeploymentSettings, view: &mut Document) {
     match &settings.scale {
         ScaleSettings::Manual { replicas } => {
             fill(view, "scale_settings", json!({ "type": "default" }));
-            view.insert("instance_count".to_owned(), json!(replicas));
+            view.entry("instance_count").or_insert_with(|| json!(replicas));
         }
         ScaleSettings::Utilization(rule) => {
             let filled = json!({

@@ -88,6 +88,8 @@ pub(crate) struct Plan {
 pub(crate) struct Job {
     pub(super) kind: OperationKind,
     pub(super) endpoint: Name,
+    /// The endpoint's document before, if it has changed along with its deployments.
+    pub(super) before: Option<Document>,
     pub(super) deployments: Vec<Target>,
     /// Changes for the time when all is well.
     pub(super) then: Vec<Change>,

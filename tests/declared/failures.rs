@@ -112,6 +112,23 @@ async fn what_replaces_no_replica_can_be_changed() {
 }
 
 #[tokio::test]
+async fn a_whole_that_fails_changes_nothing_of_what_was_there() {
+    let router = Router::start("declared-whole-fails").await;
+    router.with_blue("shop").await;
+    let before = router.get("/endpoints/shop").await;
+    let endpoint = json!({ "name": "shop", "auth_mode": "none", "traffic": { "blue": 100 } });
+    let body = json!({ "endpoint": endpoint, "deployments": [broken("blue")] });
+    let answer = router.call(Method::PUT, "/apply", body.clone()).await;
+    assert_eq!(router.ended(&answer.operation().unwrap()).await["status"], "Failed");
+    let after = router.get("/endpoints/shop").await;
+    assert_eq!((&after["auth_mode"], &after["etag"]), (&json!("key"), &before["etag"]));
+    let key = router.key("admin.key");
+    let late =
+        router.call_with(&key, Method::PUT, "/apply", &[("if-match", "\"0000000000000000\"")], body).await;
+    late.refused(409, "conflict", "another change came first");
+}
+
+#[tokio::test]
 async fn an_update_that_fails_leaves_the_old_replicas_serving_and_the_old_document() {
     let router = Router::start("declared-rollback").await;
     router.with_blue("shop").await;

@@ -9,7 +9,7 @@ use crate::control::operations::OperationKind;
 use crate::control::recipe::recipe;
 use crate::control::store::fresh_secrets;
 use crate::core::declared::{
-    Change, Declared, DeclaredEndpoint, Document, Facts, Pending, apply, bare, mark, proven,
+    Change, Declared, DeclaredEndpoint, Document, Facts, PENDING, Pending, apply, bare, mark, proven,
 };
 use crate::core::settings::Name;
 
@@ -59,7 +59,13 @@ impl Registry {
                 let wait: Vec<&Name> = targets.iter().map(|target| &target.name).collect();
                 Pending::of(&request.then, &wait).keep(declared);
             }
-            plan.job = Some(Job { kind, endpoint, deployments: targets, then: request.then.clone() });
+            let document = |of: &Declared| {
+                of.endpoints.get(&endpoint).map(|endpoint| without_pending(&endpoint.document))
+            };
+            let before =
+                document(&self.declared).filter(|before| document(&plan.next).as_ref() != Some(before));
+            let then = request.then.clone();
+            plan.job = Some(Job { kind, endpoint, before, deployments: targets, then });
         }
         Ok(plan)
     }
@@ -208,6 +214,12 @@ impl Registry {
         let last = self.shown.operations.last_about(&key.0, &key.1);
         runs && last.is_none_or(|last| last.error.is_none())
     }
+}
+
+fn without_pending(document: &Document) -> Document {
+    let mut document = document.clone();
+    document.remove(PENDING);
+    document
 }
 
 fn kind_of(targets: &[Target], next: &Declared, endpoint: &Name) -> OperationKind {

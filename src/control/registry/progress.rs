@@ -76,7 +76,11 @@ impl Progress {
             deployment: target.name.to_string(),
             document: document.clone(),
         });
-        back.collect()
+        let endpoint = self.job.before.iter().map(|document| Change::ReplaceEndpoint {
+            endpoint: self.job.endpoint.to_string(),
+            document: document.clone(),
+        });
+        back.chain(endpoint).collect()
     }
 
     async fn follow(&mut self) -> Result<(), OperationError> {

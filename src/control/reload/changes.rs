@@ -157,7 +157,13 @@ impl Configurator {
                     tracing::error!(operation = id, "what follows the operation cannot be done: {refusal}");
                     let refused =
                         || OperationError { code: "refused".to_owned(), message: refusal.to_string() };
-                    error.get_or_insert_with(refused);
+                    match &mut error {
+                        Some(error) => {
+                            error.message.push_str("; and what was there before could not come back: ");
+                            error.message.push_str(&refusal.to_string());
+                        }
+                        none => *none = Some(refused()),
+                    }
                     let request =
                         ChangeRequest { changes: forget, by: request.by, ..ChangeRequest::default() };
                     if let Err(error) = self.change(&request, Some(id)) {

@@ -110,6 +110,73 @@ const DEPLOYMENT: [(&str, Form); 28] = [
     ("version_type", Form::Text),
 ];
 
+/// Keys of blocks whose values mean something; those of other blocks are kept as they are.
+const BLOCKS: [(&str, &[&str]); 4] = [
+    ("code_configuration", &["code", "scoring_script"]),
+    (
+        "environment",
+        &[
+            "$schema",
+            "build",
+            "conda_file",
+            "creation_context",
+            "datastore",
+            "description",
+            "id",
+            "image",
+            "inference_config",
+            "name",
+            "os_type",
+            "path",
+            "properties",
+            "tags",
+            "version",
+        ],
+    ),
+    ("inference_config", &["liveness_route", "readiness_route", "scoring_route", "swagger_route"]),
+    (
+        "model",
+        &[
+            "$schema",
+            "creation_context",
+            "datastore",
+            "description",
+            "flavors",
+            "id",
+            "local_path",
+            "name",
+            "path",
+            "properties",
+            "stage",
+            "tags",
+            "type",
+            "utc_time_created",
+            "version",
+        ],
+    ),
+];
+
+/// Refuses unknown keys of a block.
+fn check_block(place: &str, value: &Value) -> Result<(), Refusal> {
+    let name = place.rsplit('.').next().unwrap_or(place);
+    let (Some((_, known)), Value::Object(block)) = (BLOCKS.iter().find(|(block, _)| *block == name), value)
+    else {
+        return Ok(());
+    };
+    for (key, inner) in block {
+        if !known.contains(&key.as_str()) {
+            let near = suggest::nearest(key, known).map(|near| format!("did you mean `{near}`? "));
+            let (short, near) = (key.chars().take(64).collect::<String>(), near.unwrap_or_default());
+            return Err(Refusal::invalid(format!(
+                "`{place}` has no key `{short}`; {near}it may have {}",
+                suggest::list(known)
+            )));
+        }
+        check_block(&format!("{place}.{key}"), inner)?;
+    }
+    Ok(())
+}
+
 impl Form {
     fn fits(self, value: &Value) -> bool {
         match self {
@@ -177,6 +244,7 @@ impl Kind {
                 let message = format!("`{key}` of the {} must be {}", self.word(), form.must_be());
                 return Err(Refusal::invalid(message));
             }
+            check_block(key, value)?;
             kept.insert(key.clone(), texts(*form, value));
         }
         Ok(kept)

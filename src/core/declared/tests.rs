@@ -109,6 +109,14 @@ fn unknown_keys_and_wrong_types_are_refused_with_help() {
         Code::Invalid,
         "did you mean `instance_count`?",
     );
+    let typo = json!({ "name": "red", "code_configuration": { "code": "/x", "scoring_scirpt": "score.py" } });
+    book.bad(create(typo), Code::Invalid, "did you mean `scoring_script`?");
+    let typo = json!({ "name": "red", "environment": { "inference_config": { "scoring_rout": {} } } });
+    book.bad(
+        create(typo),
+        Code::Invalid,
+        "`environment.inference_config` has no key `scoring_rout`; did you mean `scoring_route`?",
+    );
     book.bad(create(json!({ "name": "red", "instance_count": -2 })), Code::Invalid, "whole number");
     book.bad(create(json!({ "name": "red", "traffic": {} })), Code::Invalid, "belongs to an endpoint");
 }

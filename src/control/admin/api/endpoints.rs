@@ -10,7 +10,7 @@ use super::super::{AdminContext, Failure};
 use super::answer::{changed, seen};
 use super::input::{Body, Target, invalid};
 use super::view::{Found, Views};
-use crate::control::registry::ChangeRequest;
+use crate::control::registry::{ChangeRequest, Expected};
 use crate::core::declared::{Change, Document};
 
 pub(super) async fn list(Shared(context): Shared<AdminContext>) -> Response {
@@ -136,7 +136,9 @@ pub(super) async fn apply(
     let deployments: Vec<Document> =
         deployments.ok_or_else(|| invalid("`deployments` must be a list of documents"))?;
     let name = endpoint.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let request = whole(&Views::of(&context), &name, endpoint.clone(), deployments);
+    let mut request = whole(&Views::of(&context), &name, endpoint.clone(), deployments);
+    request.expected =
+        target.expected().into_iter().map(|seen| Expected { endpoint: name.clone(), ..seen }).collect();
     let outcome = context.registrar.change(request).await?;
     let view = Views::of(&context).endpoint(&name)?;
     Ok(changed(view, (StatusCode::OK, StatusCode::ACCEPTED), outcome.operation.as_deref(), &target.host))
@@ -150,6 +152,10 @@ fn whole(views: &Views<'_>, name: &str, mut endpoint: Document, deployments: Vec
         _ => None,
     };
     let traffic = endpoint.remove("traffic");
+    if traffic.as_ref().is_some_and(|traffic| !traffic.is_object()) {
+        // The rules for keys say what is wrong.
+        endpoint.insert("traffic".to_owned(), traffic.clone().unwrap_or_default());
+    }
     request.changes.push(match present {
         Some(_) => Change::ReplaceEndpoint { endpoint: name.to_owned(), document: endpoint },
         None => Change::CreateEndpoint { document: endpoint },

@@ -31,9 +31,8 @@ pub use self::error::StoreError;
 
 use self::change::{Change, Journal};
 use self::disk::{Disk, PRIVATE, PRIVATE_FOLDER};
-use self::layout::{ADMIN, ADMIN_KEY, Item, LOCK, READER_KEY, Secret, folder_of};
+use self::layout::{ADMIN, ADMIN_KEY, LOCK, READER_KEY, folder_of};
 use crate::core::declared::Declared;
-use crate::core::settings::Name;
 
 /// Shortest admin key, in characters: below this, trying them out becomes thinkable.
 const SHORTEST_KEY: usize = 16;
@@ -145,11 +144,6 @@ impl Store {
     /// The absolute path of the folder.
     pub fn folder(&self) -> &Path {
         &self.folder
-    }
-
-    /// The files of an endpoint's primary, secondary and signing key, for a configuration that refers to them.
-    pub fn secret_files(&self, endpoint: &Name) -> [PathBuf; 3] {
-        Secret::ALL.map(|secret| Item::Secret(endpoint.clone(), secret).path(&self.folder))
     }
 
     /// The keys of the admin API; made at the first call, kept in `admin.key` and `reader.key`.

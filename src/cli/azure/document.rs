@@ -8,26 +8,12 @@ use anyhow::{Context as _, anyhow};
 use serde_json::{Map, Value};
 
 use super::Usage;
+use crate::core::declared::READ_ONLY;
 use crate::data::files::read_small;
 
 /// As the admin API takes and gives them.
 pub(super) type Document = Map<String, Value>;
 
-/// What a router adds when it shows a document.
-const READ_ONLY: [&str; 12] = [
-    "$schema",
-    "error",
-    "etag",
-    "id",
-    "kind",
-    "no_effect",
-    "openapi_uri",
-    "owner",
-    "provisioning_state",
-    "replica_status",
-    "replicas_ready",
-    "scoring_uri",
-];
 /// Blocks that are one thing: a file that gives one replaces it whole.
 const WHOLE: [&str; 6] =
     ["model", "environment", "code_configuration", "traffic", "mirror_traffic", "process"];

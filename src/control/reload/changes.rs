@@ -11,7 +11,7 @@ use crate::control::registry::{
     Before, ChangeError, ChangeRequest, Job, Message, Outcome, Plan, Progress, Registry,
 };
 use crate::core::declared::Change;
-use crate::core::settings::{Name, Settings};
+use crate::core::settings::{EndpointSettings, Name, Settings};
 use crate::data::verify::Verifier;
 use crate::data::world::Snapshot;
 
@@ -79,7 +79,7 @@ impl Configurator {
         let settings = self.with_declared(&self.from_file, Some(&plan)).map_err(refused)?;
         // What can fail comes before it is written down.
         let old = self.snapshot.load_full();
-        for endpoint in &settings.endpoints {
+        for endpoint in settings.endpoints.iter().filter(|endpoint| is_new(&old, endpoint)) {
             Verifier::new(&endpoint.auth).map_err(|source| {
                 refused(ReloadError::Verifier { endpoint: endpoint.name.clone(), source })
             })?;
@@ -174,6 +174,11 @@ impl Configurator {
         }
         operations.update(id, |operation| operation.end(error));
     }
+}
+
+/// Whether an endpoint is authenticated by other rules than until now.
+fn is_new(old: &Snapshot, endpoint: &EndpointSettings) -> bool {
+    !old.endpoints.iter().any(|e| e.settings.name == endpoint.name && e.settings.auth == endpoint.auth)
 }
 
 /// What the deployments of a job ran until now.

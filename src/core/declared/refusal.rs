@@ -67,7 +67,7 @@ impl Refusal {
         Self::new(Code::EndpointNotFound, format!("there is no endpoint `{name}`"))
     }
 
-    pub(super) fn no_deployment(endpoint: &str, name: &str, known: &[&str]) -> Self {
+    pub(crate) fn no_deployment(endpoint: &str, name: &str, known: &[&str]) -> Self {
         let known = match known {
             [] => "it has none".to_owned(),
             known => format!("it has {}", crate::core::suggest::list(known)),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::super::AdminContext;
 use crate::control::board::{DeploymentStatus, ReplicaState};
 use crate::control::operations::{Operation, OperationKind, OperationStatus};
-use crate::core::declared::{Code, Declared, DeclaredEndpoint, Document, Refusal, bare, shares, version_of};
+use crate::core::declared::{Declared, DeclaredEndpoint, Document, Refusal, bare, shares, version_of};
 use crate::core::settings::{
     AuthMode, DeploymentSettings, EndpointSettings, Name, ProbeSettings, Profile, ScaleSettings,
 };
@@ -151,7 +151,7 @@ impl<'c> Views<'c> {
                 let found = endpoint.deployment(deployment);
                 let known = || endpoint.deployments.keys().map(Name::as_str).collect::<Vec<_>>();
                 let (deployment, document) =
-                    found.ok_or_else(|| no_deployment(name, deployment, &known()))?;
+                    found.ok_or_else(|| Refusal::no_deployment(name.as_str(), deployment, &known()))?;
                 Ok(self.declared_deployment(name, deployment, document))
             }
             Found::File(settings) => {
@@ -160,7 +160,8 @@ impl<'c> Views<'c> {
                 };
                 let found = settings.deployments.iter().find(same);
                 let known = || settings.deployments.iter().map(|d| d.name.as_str()).collect::<Vec<_>>();
-                let found = found.ok_or_else(|| no_deployment(&settings.name, deployment, &known()))?;
+                let found = found
+                    .ok_or_else(|| Refusal::no_deployment(settings.name.as_str(), deployment, &known()))?;
                 Ok(self.deployed(&settings.name, &found.name, Document::new()))
             }
         }
@@ -204,17 +205,6 @@ impl<'c> Views<'c> {
         let endpoint = self.snapshot.endpoints.iter().find(|e| e.settings.name == *endpoint)?;
         endpoint.settings.deployments.iter().find(|d| d.name == *name).cloned()
     }
-}
-
-fn no_deployment(endpoint: &Name, deployment: &str, known: &[&str]) -> Refusal {
-    let message = format!(
-        "endpoint `{endpoint}` has no deployment `{deployment}`; it has {}",
-        match known {
-            [] => "none".to_owned(),
-            known => crate::core::suggest::list(known),
-        }
-    );
-    Refusal { code: Code::DeploymentNotFound, message }
 }
 
 /// Shared secrets of tokens: whoever looks could sign with them.

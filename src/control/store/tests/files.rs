@@ -278,19 +278,6 @@ fn the_address_is_announced_anew() {
     }
 }
 
-#[test]
-fn secret_files_are_where_the_secrets_are() {
-    let folder = holding(&sample());
-    let (store, found) = Store::open(folder.path()).unwrap();
-    let [primary, secondary, signing] = store.secret_files(&name("orders"));
-    let secrets = &found.endpoints["orders"].secrets;
-    for (path, secret) in
-        [(primary, &secrets.primary), (secondary, &secrets.secondary), (signing, &secrets.signing)]
-    {
-        assert_eq!(fs::read_to_string(path).unwrap().trim_end(), secret.expose_secret());
-    }
-}
-
 fn text() -> impl Strategy<Value = String> {
     let hard = [
         "",

@@ -3,7 +3,8 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::admin::{Client, Router, broken, eventually, model, serve};
+use crate::admin::{Client, Router, broken, eventually, model, serve, state};
+use crate::process::RouterProcess;
 
 #[tokio::test]
 async fn a_deployment_that_fails_says_why_and_takes_no_traffic() {
@@ -154,4 +155,18 @@ async fn an_update_that_fails_leaves_the_old_replicas_serving_and_the_old_docume
     let healed = router.get(blue).await;
     assert_eq!((&healed["provisioning_state"], healed.get("error")), (&json!("Succeeded"), None));
     router.call(Method::DELETE, blue, Value::Null).await.refused(409, "deployment_has_traffic", "100 %");
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = tokio::process::Command::new("sh");
+    command.args(["-c", "exec \"$@\" 2>/dev/full", "sh", env!("CARGO_BIN_EXE_scoregate"), "serve"]);
+    command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--state"]);
+    command.arg(state(folder.path()));
+    let process = RouterProcess::start("declared-full-log", command).await;
+    let router = Router { process, folder };
+    router.with_blue("shop").await;
+    let key = router.primary_key("shop").await;
+    assert_eq!(router.score("shop", &key, None).await, (200, "blue".into()));
 }

@@ -16,7 +16,7 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use rand::rngs::SmallRng;
 use scoregate::config;
-use scoregate::core::admission::{Limits, ReplicaId};
+use scoregate::core::admission::{Ask, Limits, ReplicaId};
 use scoregate::core::route::{Route, Routes};
 use scoregate::core::settings::{AccessLogTarget, Authority, DeploymentSettings, EndpointSettings, Profile};
 use scoregate::data::gate::{Gate, Permit, Target};
@@ -186,7 +186,7 @@ pub(crate) fn gate(replicas: u64) -> Arc<Gate> {
 
 /// A slot of a gate that has one.
 pub(crate) fn acquire(gate: &Arc<Gate>, now: Instant, max_wait: Duration) -> Permit {
-    let mut acquire = std::pin::pin!(gate.acquire(now, max_wait));
+    let mut acquire = std::pin::pin!(gate.acquire(now, max_wait, Ask::default()));
     match acquire.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(permit) => permit.expect("there are free slots"),
         Poll::Pending => unreachable!("there are free slots"),

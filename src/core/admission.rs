@@ -2,14 +2,20 @@
 //!
 //! A waiting request belongs to the deployment, not to a replica: a slot that becomes free goes to the oldest
 //! ticket in the same step, so nobody waits while a slot is free. Shared by all workers under one short lock
-//! (`data::gate`), which adds longest waits, wakers, futures and guards; nothing here depends on the time.
+//! (`data::gate`), which adds longest waits, wakers, futures and guards; the time is always an argument.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
+use std::time::Instant;
 
 use slots::{Phase, Slots};
 
+pub use ask::{Ask, Class, Tenant};
+pub use tally::{Outcome, Tally, Use};
+
+mod ask;
 mod slots;
+mod tally;
 
 /// One running model server, for as long as it runs; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,6 +74,7 @@ pub struct Pool {
     permits: usize,
     next_ticket: u64,
     calls_control: bool,
+    tally: Tally,
 }
 
 impl Pool {
@@ -81,11 +88,14 @@ impl Pool {
             permits: 0,
             next_ticket: 0,
             calls_control: false,
+            tally: Tally::default(),
         }
     }
 
     /// A request asks for a slot: one of the least busy replica, or a place at the end of the queue.
-    pub fn admit(&mut self) -> Admission {
+    pub fn admit(&mut self, _ask: &Ask, now: Instant) -> Admission {
+        self.pass(now);
+        self.tally.arrivals += 1;
         let ticket = TicketId(self.next_ticket);
         // While somebody waits no slot is free, and nobody may overtake.
         let slot = if self.waiting.is_empty() { self.slots.take() } else { None };
@@ -93,6 +103,7 @@ impl Pool {
             self.permits += 1;
             Admission::Granted(ticket, replica)
         } else if self.max_queue_length.is_some_and(|most| self.waiting.len() >= most as usize) {
+            self.tally.rejected += 1;
             return Admission::Refused;
         } else {
             self.calls_control |= self.waiting.is_empty() && !self.slots.any_ready();
@@ -100,8 +111,21 @@ impl Pool {
             Admission::Queued(ticket)
         };
         self.next_ticket += 1;
+        self.tally.peak = self.tally.peak.max(self.held());
         self.check();
         admission
+    }
+
+    /// A slot of a replica that is none of `not`, and only if nobody waits for it: for second copies of requests (retries,
+    /// hedges), which must not take anything away from first ones.
+    pub fn take_idle(&mut self, not: &[ReplicaId], now: Instant) -> Option<(TicketId, ReplicaId)> {
+        self.pass(now);
+        let replica = if self.waiting.is_empty() { self.slots.take_but(not)? } else { return None };
+        let ticket = TicketId(self.next_ticket);
+        self.next_ticket += 1;
+        self.permits += 1;
+        self.check();
+        Some((ticket, replica))
     }
 
     /// Turns a granted ticket into a permit; `None` while it waits.
@@ -113,15 +137,26 @@ impl Pool {
     }
 
     /// A permit ends. The oldest ticket gets the slot and is returned.
-    pub fn release(&mut self, replica: ReplicaId) -> Option<TicketId> {
+    pub fn release(&mut self, replica: ReplicaId, used: &Use) -> Option<TicketId> {
+        self.pass(used.until);
+        self.tally.note(used);
         self.permits -= 1;
         let next = self.free(replica);
         self.check();
         next
     }
 
+    /// A ticket that waits has waited as long as it may; counts as rejected. False if it does not wait (any more).
+    pub fn expire(&mut self, ticket: TicketId, now: Instant) -> bool {
+        self.pass(now);
+        let waited = self.waiting.remove(&ticket);
+        self.tally.rejected += u64::from(waited);
+        waited
+    }
+
     /// A ticket is given up. If it was granted, its slot goes to the oldest ticket, which is returned.
-    pub fn cancel(&mut self, ticket: TicketId) -> Option<TicketId> {
+    pub fn cancel(&mut self, ticket: TicketId, now: Instant) -> Option<TicketId> {
+        self.pass(now);
         if self.waiting.remove(&ticket) {
             return None;
         }
@@ -170,6 +205,35 @@ impl Pool {
         self.slots.limit = limits.slots;
         self.max_queue_length = limits.max_queue_length;
         self.hand_out()
+    }
+
+    /// Another limit for this one replica, while it is less than that of the deployment: a replica that warms up or that is
+    /// not to be trusted. `None` is no limit of its own; with 0 it is given nothing. Returns tickets that got slots.
+    pub fn cap(&mut self, replica: ReplicaId, cap: Option<u32>) -> Vec<TicketId> {
+        self.slots.cap(replica, cap);
+        self.hand_out()
+    }
+
+    /// What has happened since the last call, up to `now`.
+    pub fn take_tally(&mut self, now: Instant) -> Tally {
+        self.pass(now);
+        let next = Tally { peak: self.held(), ..Tally::since(now) };
+        std::mem::replace(&mut self.tally, next)
+    }
+
+    /// Requests that run on replicas that are not draining, and those that wait.
+    fn held(&self) -> u32 {
+        let load = self.load();
+        load.busy + load.queued
+    }
+
+    /// The time goes on to `now`: what is held is summed up until then.
+    fn pass(&mut self, now: Instant) {
+        if self.tally.is_at(now) {
+            return;
+        }
+        let load = self.load();
+        self.tally.pass(now, &load);
     }
 
     /// Whether the control plane must look, since the last call: a queue began while no replica admits, the last

@@ -14,7 +14,7 @@ use loom::sync::{Mutex, MutexGuard};
 use std::sync::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use crate::core::admission::{Limits, Load, Pool, ReplicaId, TicketId};
+use crate::core::admission::{Ask, Limits, Load, Pool, ReplicaId, Tally, TicketId};
 use crate::core::settings::Authority;
 use crate::data::gate::deadline::Deadline;
 
@@ -139,8 +139,27 @@ impl Gate {
     }
 
     /// Asks for a slot; waits at most `max_wait` from `now` on. The first poll takes a free slot or a ticket.
-    pub fn acquire(self: &Arc<Self>, now: Instant, max_wait: Duration) -> Acquire {
-        Acquire::new(Arc::clone(self), Deadline::new(now, max_wait))
+    pub fn acquire(self: &Arc<Self>, now: Instant, max_wait: Duration, ask: Ask) -> Acquire {
+        Acquire::new(Arc::clone(self), now, Deadline::new(now, max_wait), ask)
+    }
+
+    /// A slot at once on a replica that is none of `not`, and only if nobody waits: for second copies of requests.
+    pub fn take_idle(self: &Arc<Self>, now: Instant, not: &[ReplicaId], ask: Ask) -> Option<Permit> {
+        let mut state = self.lock();
+        let (place, replica) = state.pool.take_idle(not, now)?;
+        let target = state.target(replica);
+        drop(state);
+        Some(Permit::new(Arc::clone(self), target, place, None, now, ask))
+    }
+
+    /// A limit of its own for one replica, where it is less than that of all; see [`Pool::cap`].
+    pub fn cap(&self, id: ReplicaId, cap: Option<u32>) {
+        self.change(|state| state.pool.cap(id, cap));
+    }
+
+    /// What has happened since the last call. For the one scaler of the deployment.
+    pub fn take_tally(&self, now: Instant) -> Tally {
+        self.lock().pool.take_tally(now)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

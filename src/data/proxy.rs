@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use http_body::Body as _;
 use hyper::body::Incoming;
 
+use crate::core::admission::Ask;
 use crate::core::route::{Call, Route};
 use crate::core::settings::{EndpointSettings, Profile, RequestSettings};
 use crate::data::body::{AnswerBody, RequestBody, Terms, Upload};
@@ -210,7 +211,7 @@ impl Path<'_> {
         let asked = Instant::now();
         let fields = self.record.fields();
         fields.route_time = asked.saturating_duration_since(fields.started);
-        let mut acquire = deployment.gate.acquire(asked, limits.max_queue_wait);
+        let mut acquire = deployment.gate.acquire(asked, limits.max_queue_wait, Ask::default());
         loop {
             let (permit, admitted) = self.admit(acquire, request.body_mut(), deployment, asked).await?;
             let target = Arc::clone(permit.target());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use scoregate::core::admission::{Admission, Limits, Pool, ReplicaId, TicketId};
+use scoregate::core::admission::{Admission, Ask, Limits, Outcome, Pool, ReplicaId, Tenant, TicketId, Use};
 use scoregate::core::scale::{History, Observed, decide};
 use scoregate::core::settings::{ScaleSettings, UtilizationScale};
 
@@ -182,6 +182,10 @@ impl World {
         }
     }
 
+    fn moment(&self) -> Instant {
+        self.start + Duration::from_millis(self.now)
+    }
+
     // Requests.
 
     fn arrive(&mut self) {
@@ -191,7 +195,7 @@ impl World {
         let pause = self.random.random_range(0..=2 * self.pace);
         self.after(pause, Event::Arrive);
         self.totals.arrived += 1;
-        let ticket = match self.pool.admit() {
+        let ticket = match self.pool.admit(&Ask::default(), self.moment()) {
             Admission::Refused => {
                 assert!(self.requests.is_anybody_waiting() || self.limits.max_queue_length == Some(0));
                 self.totals.refused += 1;
@@ -265,7 +269,9 @@ impl World {
 
     fn release(&mut self, ticket: TicketId, replica: ReplicaId) {
         self.requests.end(ticket);
-        let next = self.pool.release(replica);
+        let now = self.moment();
+        let used = Use { since: now, until: now, outcome: Outcome::Answered, tenant: Tenant::default() };
+        let next = self.pool.release(replica, &used);
         self.granted(next);
     }
 
@@ -273,7 +279,7 @@ impl World {
         match self.requests.place(ticket) {
             Some(Place::Waiting | Place::Granted) => {
                 self.requests.end(ticket);
-                let next = self.pool.cancel(ticket);
+                let next = self.pool.cancel(ticket, self.moment());
                 self.granted(next);
                 *(if is_timeout { &mut self.totals.timed_out } else { &mut self.totals.left_waiting }) += 1;
             }
@@ -374,7 +380,7 @@ impl World {
         let load = self.pool.load();
         let ready = load.ready.min(self.desired);
         let seen = Observed {
-            now: self.start + Duration::from_millis(self.now),
+            now: self.moment(),
             ready,
             starting: self.desired - ready,
             slots_per_replica: self.limits.slots.map(NonZeroU32::get),

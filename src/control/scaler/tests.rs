@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::control::board::{DeploymentStatus, ReplicaState};
-use crate::core::admission::Limits;
+use crate::core::admission::{Ask, Limits};
 use crate::data::gate::{Permit, Refusal};
 use crate::shutdown::{DrainTrigger, drain};
 use ReplicaState::{Draining, Ready, Starting, Unready};
@@ -53,7 +53,7 @@ impl World {
     }
 
     async fn ask(&self) -> Result<Permit, Refusal> {
-        self.gate.acquire(Instant::now().into_std(), 60 * SECOND).await
+        self.gate.acquire(Instant::now().into_std(), 60 * SECOND, Ask::default()).await
     }
 
     /// Takes so many slots, one after the other.
@@ -299,7 +299,7 @@ async fn a_provider_that_ends_by_itself_is_started_again() {
 async fn a_removed_deployment_serves_what_it_has_and_ends() {
     let World { fake, gate, board, endpoint, tasks, drain: _drain, settings, start } =
         World::new(settings(1));
-    let ask = || gate.acquire(Instant::now().into_std(), 60 * SECOND);
+    let ask = || gate.acquire(Instant::now().into_std(), 60 * SECOND, Ask::default());
     let first = ask().await.expect("a slot");
     let second = tokio::time::timeout(20 * SECOND, ask());
     drop(settings);

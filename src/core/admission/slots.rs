@@ -23,6 +23,15 @@ struct Replica {
     /// Slots in use: permits and granted tickets.
     busy: u32,
     phase: Phase,
+    /// A limit of its own, while it is less than that of all.
+    cap: Option<u32>,
+}
+
+impl Replica {
+    /// Its limit, where all have `most`.
+    fn most(&self, most: u32) -> u32 {
+        self.cap.map_or(most, |cap| cap.min(most))
+    }
 }
 
 /// Every replica with the slots in use on it.
@@ -45,7 +54,9 @@ impl Slots {
     pub(super) fn open(&mut self, id: ReplicaId) {
         match self.find(id) {
             Ok(index) => self.replicas[index].phase = Phase::Ready,
-            Err(index) => self.replicas.insert(index, Replica { id, busy: 0, phase: Phase::Ready }),
+            Err(index) => {
+                self.replicas.insert(index, Replica { id, busy: 0, phase: Phase::Ready, cap: None });
+            }
         }
     }
 
@@ -56,14 +67,31 @@ impl Slots {
         (replica.phase < phase).then(|| std::mem::replace(&mut replica.phase, phase))
     }
 
+    /// Another limit for one replica.
+    pub(super) fn cap(&mut self, id: ReplicaId, cap: Option<u32>) {
+        if let Ok(index) = self.find(id) {
+            self.replicas[index].cap = cap;
+        }
+    }
+
     /// Uses a free slot of the least busy replica.
     pub(super) fn take(&mut self) -> Option<ReplicaId> {
+        self.take_but(&[])
+    }
+
+    /// The same, on none of these.
+    pub(super) fn take_but(&mut self, not: &[ReplicaId]) -> Option<ReplicaId> {
+        let most = self.most();
         let (before, from) = self.replicas.split_at(self.turn.min(self.replicas.len()));
-        let mut least = self.most();
+        let mut least = most;
         let mut found = None;
         'search: for (part, first) in [(from, before.len()), (before, 0)] {
             for (offset, replica) in part.iter().enumerate() {
-                if replica.busy < least && replica.phase == Phase::Ready {
+                if replica.busy < least
+                    && replica.phase == Phase::Ready
+                    && replica.busy < replica.most(most)
+                    && !not.contains(&replica.id)
+                {
                     least = replica.busy;
                     found = Some(first + offset);
                     if least == 0 {
@@ -82,7 +110,7 @@ impl Slots {
     pub(super) fn may_pass_on(&self, id: ReplicaId) -> bool {
         self.find(id).is_ok_and(|index| {
             let replica = &self.replicas[index];
-            replica.phase == Phase::Ready && replica.busy <= self.most()
+            replica.phase == Phase::Ready && replica.busy <= replica.most(self.most())
         })
     }
 
@@ -108,7 +136,7 @@ impl Slots {
 
     pub(super) fn any_free(&self) -> bool {
         let most = self.most();
-        self.replicas.iter().any(|replica| replica.phase == Phase::Ready && replica.busy < most)
+        self.replicas.iter().any(|replica| replica.phase == Phase::Ready && replica.busy < replica.most(most))
     }
 
     pub(super) fn is_ready(&self, id: ReplicaId) -> bool {
@@ -136,7 +164,10 @@ impl Slots {
                 }
             }
         }
-        load.slots = self.limit.map(|slots| slots.get().saturating_mul(load.ready));
+        load.slots = self.limit.map(|slots| {
+            let ready = self.replicas.iter().filter(|replica| replica.phase == Phase::Ready);
+            ready.map(|replica| replica.most(slots.get())).fold(0, u32::saturating_add)
+        });
         load
     }
 

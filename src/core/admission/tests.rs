@@ -4,6 +4,16 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// The time does not matter to who is served.
+fn now() -> Instant {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    *START
+}
+
+fn used() -> Use {
+    Use { since: now(), until: now(), outcome: Outcome::Answered, tenant: Tenant::default() }
+}
+
 fn limits(slots: u32, max_queue_length: Option<u32>) -> Limits {
     Limits { slots: NonZeroU32::new(slots), max_queue_length }
 }
@@ -17,14 +27,14 @@ fn pool(slots: u32, replicas: u64) -> Pool {
 }
 
 fn granted(pool: &mut Pool) -> (TicketId, ReplicaId) {
-    match pool.admit() {
+    match pool.admit(&Ask::default(), now()) {
         Admission::Granted(ticket, replica) => (ticket, replica),
         other => panic!("no slot: {other:?} {pool:?}"),
     }
 }
 
 fn queued(pool: &mut Pool) -> TicketId {
-    match pool.admit() {
+    match pool.admit(&Ask::default(), now()) {
         Admission::Queued(ticket) => ticket,
         other => panic!("not queued: {other:?} {pool:?}"),
     }
@@ -39,7 +49,7 @@ fn ties_take_turns() {
     let order: Vec<u64> = (0..4)
         .map(|_| {
             let (_, replica) = granted(&mut idle);
-            idle.release(replica);
+            idle.release(replica, &used());
             replica.0
         })
         .collect();
@@ -51,8 +61,8 @@ fn the_least_busy_replica_is_taken() {
     let mut pool = pool(4, 3);
     let held: Vec<_> = (0..9).map(|_| granted(&mut pool).1).collect();
     let two: Vec<_> = held.iter().filter(|replica| replica.0 == 2).collect();
-    pool.release(*two[0]);
-    pool.release(*two[1]);
+    pool.release(*two[0], &used());
+    pool.release(*two[1], &used());
     assert_eq!((granted(&mut pool).1.0, granted(&mut pool).1.0), (2, 2));
 }
 
@@ -76,10 +86,10 @@ fn the_queue_is_bounded() {
     granted(&mut pool);
     let first = queued(&mut pool);
     queued(&mut pool);
-    assert_eq!(pool.admit(), Admission::Refused);
-    pool.cancel(first);
+    assert_eq!(pool.admit(&Ask::default(), now()), Admission::Refused);
+    pool.cancel(first, now());
     queued(&mut pool);
-    assert_eq!(pool.admit(), Admission::Refused);
+    assert_eq!(pool.admit(&Ask::default(), now()), Admission::Refused);
 }
 
 #[test]
@@ -92,8 +102,8 @@ fn a_shrink_takes_nothing_away_and_is_honoured_by_releases() {
     let waits = queued(&mut pool);
     assert_eq!(pool.set_limits(limits(1, None)), []);
     assert_eq!(pool.busy(replica), 3);
-    assert_eq!((pool.release(replica), pool.release(replica)), (None, None));
-    assert_eq!(pool.release(replica), Some(waits));
+    assert_eq!((pool.release(replica, &used()), pool.release(replica, &used())), (None, None));
+    assert_eq!(pool.release(replica, &used()), Some(waits));
     assert_eq!(pool.busy(replica), 1);
 }
 
@@ -104,9 +114,9 @@ fn a_draining_replica_calls_when_it_is_empty_and_only_then() {
     granted(&mut pool);
     pool.drain(replica);
     assert!(!pool.take_call());
-    pool.release(replica);
+    pool.release(replica, &used());
     assert!(!pool.take_call());
-    pool.release(replica);
+    pool.release(replica, &used());
     assert!(pool.take_call());
     pool.drain(replica);
     assert!(!pool.take_call(), "draining twice is no news");
@@ -135,9 +145,9 @@ fn a_removed_replica_is_forgotten_with_its_last_permit() {
     granted(&mut pool);
     let waits = queued(&mut pool);
     pool.remove(replica);
-    assert_eq!(pool.release(replica), None, "its slots are not handed on");
+    assert_eq!(pool.release(replica, &used()), None, "its slots are not handed on");
     assert_eq!(pool.load().draining, 1);
-    pool.release(replica);
+    pool.release(replica, &used());
     assert_eq!(pool.load(), Load { queued: 1, slots: Some(0), ..Load::default() });
     assert_eq!(pool.admit_replica(ReplicaId(1)), [waits]);
 }
@@ -148,11 +158,11 @@ fn a_grant_that_was_not_claimed_leaves_a_replica_that_stops() {
     let (_, replica) = granted(&mut pool);
     let first = queued(&mut pool);
     let second = queued(&mut pool);
-    assert_eq!(pool.release(replica), Some(first));
+    assert_eq!(pool.release(replica, &used()), Some(first));
     assert_eq!(pool.remove(replica), []);
     assert_eq!(pool.claim(first), None);
     assert_eq!(pool.admit_replica(ReplicaId(1)), [first], "before those who came later");
-    assert_eq!(pool.cancel(first), Some(second));
+    assert_eq!(pool.cancel(first, now()), Some(second));
 }
 
 #[test]
@@ -163,7 +173,7 @@ fn a_suspect_loses_its_slots_and_the_request_keeps_its_place() {
     let later = queued(&mut pool);
     assert_eq!(pool.suspect(first, dead), []);
     assert!(pool.take_call());
-    assert_eq!(pool.release(alive), Some(first));
+    assert_eq!(pool.release(alive, &used()), Some(first));
     assert_eq!(pool.admit_replica(dead), [later]);
 }
 
@@ -250,7 +260,7 @@ impl Model {
     fn admit(&mut self, pool: &mut Pool) {
         let full = self.limits.max_queue_length.is_some_and(|most| self.queue.len() >= most as usize);
         let waits = !self.queue.is_empty() || self.least().is_none();
-        match pool.admit() {
+        match pool.admit(&Ask::default(), now()) {
             Admission::Granted(ticket, replica) => {
                 assert!(!waits && self.last < Some(ticket));
                 self.may_take(replica);
@@ -282,12 +292,12 @@ impl Model {
                 } else {
                     self.granted.swap_remove(at - self.queue.len()).0
                 };
-                let next = pool.cancel(ticket);
+                let next = pool.cancel(ticket, now());
                 self.follow(pool, next);
             }
             Step::Release(at) if !self.permits.is_empty() => {
                 let (_, replica) = self.permits.swap_remove(at % self.permits.len());
-                let next = pool.release(replica);
+                let next = pool.release(replica, &used());
                 self.follow(pool, next);
             }
             Step::Suspect(at) if !self.permits.is_empty() => {

@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
-use crate::core::admission::{Admission, TicketId};
+use crate::core::admission::{Admission, Ask, Outcome, TicketId, Use};
 use crate::data::gate::deadline::Deadline;
 use crate::data::gate::{Gate, Refusal, Target};
 
@@ -14,14 +15,17 @@ use crate::data::gate::{Gate, Refusal, Target};
 #[derive(Debug)]
 pub struct Acquire {
     gate: Arc<Gate>,
+    ask: Ask,
+    /// When it asked; for the time of the first poll, which follows at once.
+    asked: Instant,
     deadline: Deadline,
     /// From the first poll that must wait until the end of the wait.
     ticket: Option<TicketId>,
 }
 
 impl Acquire {
-    pub(super) fn new(gate: Arc<Gate>, deadline: Deadline) -> Self {
-        Self { gate, deadline, ticket: None }
+    pub(super) fn new(gate: Arc<Gate>, asked: Instant, deadline: Deadline, ask: Ask) -> Self {
+        Self { gate, ask, asked, deadline, ticket: None }
     }
 
     /// Whether it has taken a ticket and waits (false before the first poll).
@@ -30,10 +34,10 @@ impl Acquire {
     }
 
     /// Takes a slot or a ticket, or looks whether the ticket was granted. Goes on with a ticket that waits.
-    fn ask(&mut self, cx: &Context<'_>) -> ControlFlow<Result<Permit, Refusal>, TicketId> {
+    fn look(&mut self, cx: &Context<'_>) -> ControlFlow<Result<Permit, Refusal>, TicketId> {
         let mut state = self.gate.lock();
         let admission = match self.ticket {
-            None => state.pool.admit(),
+            None => state.pool.admit(&self.ask, self.asked),
             Some(ticket) => match state.pool.claim(ticket) {
                 Some(replica) => Admission::Granted(ticket, replica),
                 None => Admission::Queued(ticket),
@@ -43,7 +47,8 @@ impl Acquire {
             Admission::Granted(place, replica) => {
                 let target = state.target(replica);
                 drop(state);
-                ControlFlow::Break(Ok(self.permit(place, target)))
+                let since = if self.ticket.is_none() { self.asked } else { now() };
+                ControlFlow::Break(Ok(self.permit(place, target, since)))
             }
             Admission::Queued(ticket) => {
                 let known = state.wakers.get(&ticket).is_some_and(|waker| waker.will_wake(cx.waker()));
@@ -63,10 +68,10 @@ impl Acquire {
         if let Some(replica) = state.pool.claim(ticket) {
             let target = state.target(replica);
             drop(state);
-            return Ok(self.permit(ticket, target));
+            return Ok(self.permit(ticket, target, now()));
         }
         self.ticket = None;
-        state.pool.cancel(ticket);
+        state.pool.expire(ticket, now());
         let waker = state.wakers.remove(&ticket);
         let any_ready = state.pool.any_ready();
         drop(state);
@@ -74,17 +79,15 @@ impl Acquire {
         Err(if any_ready { Refusal::WaitedTooLong } else { Refusal::NoReadyReplica })
     }
 
-    fn permit(&mut self, place: TicketId, target: Arc<Target>) -> Permit {
+    fn permit(&mut self, place: TicketId, target: Arc<Target>, since: Instant) -> Permit {
         self.ticket = None;
-        Permit {
-            gate: Arc::clone(&self.gate),
-            target,
-            place,
-            wait_until: self.deadline.moment(),
-            held: true,
-            given_up: false,
-        }
+        Permit::new(Arc::clone(&self.gate), target, place, self.deadline.moment(), since, self.ask)
     }
+}
+
+/// The runtime's clock, which tests can pause.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 impl Future for Acquire {
@@ -92,7 +95,7 @@ impl Future for Acquire {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        match this.ask(cx) {
+        match this.look(cx) {
             ControlFlow::Break(answer) => Poll::Ready(answer),
             ControlFlow::Continue(ticket) => {
                 ready!(this.deadline.poll(cx));
@@ -108,7 +111,7 @@ impl Drop for Acquire {
         let mut waker = None;
         self.gate.change(|state| {
             waker = state.wakers.remove(&ticket);
-            state.pool.cancel(ticket)
+            state.pool.cancel(ticket, now())
         });
     }
 }
@@ -120,12 +123,33 @@ pub struct Permit {
     target: Arc<Target>,
     place: TicketId,
     wait_until: Option<tokio::time::Instant>,
+    ask: Ask,
+    since: Instant,
+    /// What is known of how it ends; the client has left until something else is said.
+    outcome: Outcome,
     /// False once the slot was given back by `suspect`.
     held: bool,
     given_up: bool,
 }
 
 impl Permit {
+    pub(super) fn new(
+        gate: Arc<Gate>,
+        target: Arc<Target>,
+        place: TicketId,
+        wait_until: Option<tokio::time::Instant>,
+        since: Instant,
+        ask: Ask,
+    ) -> Self {
+        let outcome = Outcome::GivenUp;
+        Self { gate, target, place, wait_until, ask, since, outcome, held: true, given_up: false }
+    }
+
+    /// How the use of the slot has gone, as far as it is known; the last word counts.
+    pub fn outcome(&mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+
     /// The replica that the slot is on.
     pub fn target(&self) -> &Arc<Target> {
         &self.target
@@ -151,7 +175,8 @@ impl Permit {
             granted
         });
         let deadline = Deadline::at(self.wait_until);
-        Acquire { gate: Arc::clone(&self.gate), deadline, ticket: Some(self.place) }
+        let gate = Arc::clone(&self.gate);
+        Acquire { gate, ask: self.ask, asked: self.since, deadline, ticket: Some(self.place) }
     }
 }
 
@@ -159,6 +184,8 @@ impl Drop for Permit {
     fn drop(&mut self) {
         if self.held {
             let id = self.target.id;
+            let used =
+                Use { since: self.since, until: now(), outcome: self.outcome, tenant: self.ask.tenant };
             self.gate.change(|state| {
                 if self.given_up
                     && let Some(count) = state.given_up.get_mut(&id)
@@ -168,7 +195,7 @@ impl Drop for Permit {
                         state.given_up.remove(&id);
                     }
                 }
-                state.pool.release(id)
+                state.pool.release(id, &used)
             });
         }
     }

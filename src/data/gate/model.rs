@@ -34,11 +34,12 @@ fn poll_once(acquire: &mut Acquire) -> Poll<Result<Permit, Refusal>> {
 
 /// Waits for as long as it takes.
 fn permit(gate: &Arc<Gate>) -> Permit {
-    block_on(gate.acquire(Instant::now(), Duration::MAX)).expect("no longest wait, no longest queue")
+    block_on(gate.acquire(Instant::now(), Duration::MAX, Ask::default()))
+        .expect("no longest wait, no longest queue")
 }
 
 fn held(gate: &Arc<Gate>) -> Permit {
-    match poll_once(&mut gate.acquire(Instant::now(), Duration::MAX)) {
+    match poll_once(&mut gate.acquire(Instant::now(), Duration::MAX, Ask::default())) {
         Poll::Ready(Ok(permit)) => permit,
         other => panic!("no permit: {other:?}"),
     }
@@ -57,7 +58,7 @@ fn a_ticket_that_is_dropped_passes_the_slot_on() {
         let first = held(&gate);
         let leaves = thread::spawn({
             let gate = Arc::clone(&gate);
-            move || drop(poll_once(&mut gate.acquire(Instant::now(), Duration::MAX)))
+            move || drop(poll_once(&mut gate.acquire(Instant::now(), Duration::MAX, Ask::default())))
         });
         let stays = thread::spawn({
             let gate = Arc::clone(&gate);
@@ -117,7 +118,7 @@ fn the_end_of_a_wait_races_a_release() {
         let first = held(&gate);
         let gives_up = thread::spawn({
             let gate = Arc::clone(&gate);
-            move || match poll_once(&mut gate.acquire(Instant::now(), Duration::ZERO)) {
+            move || match poll_once(&mut gate.acquire(Instant::now(), Duration::ZERO, Ask::default())) {
                 Poll::Ready(Ok(permit)) => drop(permit),
                 Poll::Ready(Err(refusal)) => assert_eq!(refusal, Refusal::WaitedTooLong),
                 Poll::Pending => panic!("it waits although it may not"),

@@ -45,7 +45,7 @@ fn requests(gate: &Arc<Gate>, seed: u64, in_use: &[AtomicBool], served: &AtomicU
     for _ in 0..REQUESTS {
         let max_wait = if random.random_bool(0.1) { Duration::ZERO } else { Duration::MAX };
         let polls = random.random_bool(0.4).then(|| random.random_range(0..3));
-        let mut answer = wait(gate.acquire(Instant::now(), max_wait), polls);
+        let mut answer = wait(gate.acquire(Instant::now(), max_wait, Ask::default()), polls);
         if random.random_bool(0.01)
             && let Some(Ok(permit)) = answer
         {

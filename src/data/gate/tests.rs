@@ -57,7 +57,8 @@ struct Waiter {
 
 impl Waiter {
     fn new(gate: &Arc<Gate>, max_wait: Duration) -> Self {
-        let mut waiter = Self { acquire: gate.acquire(now(), max_wait), bell: Arc::default() };
+        let mut waiter =
+            Self { acquire: gate.acquire(now(), max_wait, Ask::default()), bell: Arc::default() };
         assert!(!waiter.acquire.is_queued());
         assert!(waiter.poll().is_pending());
         assert!(waiter.acquire.is_queued());
@@ -82,7 +83,7 @@ fn held(gate: &Arc<Gate>) -> Permit {
 }
 
 fn held_for(gate: &Arc<Gate>, max_wait: Duration) -> Permit {
-    let mut acquire = gate.acquire(now(), max_wait);
+    let mut acquire = gate.acquire(now(), max_wait, Ask::default());
     match Pin::new(&mut acquire).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Ok(permit)) => permit,
         other => panic!("no permit: {other:?}"),
@@ -110,7 +111,7 @@ fn guards_cross_threads() {
 #[tokio::test(start_paused = true)]
 async fn a_free_slot_is_taken_at_once_and_released_by_drop() {
     let gate = gate(1, 1);
-    let permit = gate.acquire(now(), WAIT).await.unwrap();
+    let permit = gate.acquire(now(), WAIT, Ask::default()).await.unwrap();
     assert_eq!(&*permit.target().name, "blue-0");
     assert_eq!(gate.busy(ReplicaId(0)), 1);
     drop(permit);
@@ -122,7 +123,7 @@ async fn the_longest_wait_is_kept_to_the_millisecond() {
     let gate = gate(1, 1);
     let _permit = held(&gate);
     let start = tokio::time::Instant::now();
-    assert_eq!(gate.acquire(now(), WAIT).await.unwrap_err(), Refusal::WaitedTooLong);
+    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err(), Refusal::WaitedTooLong);
     let waited = tokio::time::Instant::now() - start;
     assert!(waited >= WAIT && waited <= WAIT + Duration::from_millis(1), "{waited:?}");
     assert_eq!(gate.load().queued, 0);
@@ -134,14 +135,14 @@ async fn the_wait_counts_from_the_given_moment() {
     let _permit = held(&gate);
     let arrived = now();
     tokio::time::advance(Duration::from_millis(400)).await;
-    assert_eq!(gate.acquire(arrived, WAIT).await.unwrap_err(), Refusal::WaitedTooLong);
+    assert_eq!(gate.acquire(arrived, WAIT, Ask::default()).await.unwrap_err(), Refusal::WaitedTooLong);
     assert!(now() - arrived < WAIT + Duration::from_millis(2));
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_replica_the_refusal_says_so() {
     let gate = gate(1, 0);
-    assert_eq!(gate.acquire(now(), WAIT).await.unwrap_err(), Refusal::NoReadyReplica);
+    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err(), Refusal::NoReadyReplica);
     gate.admit(&target(1));
     let _permit = held(&gate);
     let waits = Waiter::new(&gate, WAIT);
@@ -155,7 +156,7 @@ fn no_wait_is_refused_at_once_without_a_timer() {
     // No runtime here: a timer would panic.
     let gate = gate(1, 1);
     let permit = held(&gate);
-    let mut acquire = gate.acquire(Instant::now(), Duration::ZERO);
+    let mut acquire = gate.acquire(Instant::now(), Duration::ZERO, Ask::default());
     let mut cx = Context::from_waker(Waker::noop());
     let answer = Pin::new(&mut acquire).poll(&mut cx);
     assert!(matches!(answer, Poll::Ready(Err(Refusal::WaitedTooLong))), "{answer:?}");
@@ -169,9 +170,9 @@ async fn the_queue_is_bounded() {
     gate.set_limits(limits(1, Some(1)));
     let _permit = held(&gate);
     let waits = Waiter::new(&gate, WAIT);
-    assert_eq!(gate.acquire(now(), WAIT).await.unwrap_err(), Refusal::QueueFull);
+    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err(), Refusal::QueueFull);
     drop(waits);
-    assert_eq!(gate.acquire(now(), WAIT).await.unwrap_err(), Refusal::WaitedTooLong);
+    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err(), Refusal::WaitedTooLong);
 }
 
 #[tokio::test(start_paused = true)]
@@ -263,7 +264,7 @@ async fn wakers_are_dropped_after_unlocking() {
     let gate = gate(1, 1);
     let permit = held(&gate);
     // Without an end: a timer would hold the waker too.
-    let mut acquire = gate.acquire(now(), LONG);
+    let mut acquire = gate.acquire(now(), LONG, Ask::default());
     for _ in 0..2 {
         let waker = Waker::from(Arc::new(LastHold(Waiter::new(&gate, WAIT))));
         assert!(Pin::new(&mut acquire).poll(&mut Context::from_waker(&waker)).is_pending());

@@ -1,0 +1,90 @@
+//! What has happened at a gate since somebody looked last: the scaler's sensor.
+
+use std::time::{Duration, Instant};
+
+use crate::core::admission::{Load, Tenant};
+
+/// How the use of a slot ended, as the router saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With an answer of the model, whatever it says (4xx, and 5xx that do not mean that the replica is broken).
+    Answered,
+    /// The replica broke the connection, or its answer says that it is broken (502, 503, 504 of its own).
+    Broken,
+    /// No answer within the time allowed.
+    TimedOut,
+    /// No connection to the replica.
+    Unreachable,
+    /// The client left; says nothing about the replica.
+    GivenUp,
+}
+
+/// One use of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// When the slot was taken.
+    pub since: Instant,
+    /// When it was free again.
+    pub until: Instant,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whose request it was.
+    pub tenant: Tenant,
+}
+
+impl Use {
+    /// How long the slot was held.
+    pub fn time(&self) -> Duration {
+        self.until.saturating_duration_since(self.since)
+    }
+}
+
+/// Counts and sums since the last look.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tally {
+    /// Up to here the sums go; `None` before the first event.
+    pub at: Option<Instant>,
+    /// Time that the sums cover, in seconds.
+    pub seconds: f64,
+    /// Requests that asked for a slot.
+    pub arrivals: u64,
+    /// Of those, the ones that were refused or waited too long.
+    pub rejected: u64,
+    /// Uses of slots that ended.
+    pub completed: u64,
+    /// How long these were held, in seconds.
+    pub service_sum: f64,
+    /// Slots in use on replicas that are not draining, over the time, in slot-seconds.
+    pub busy_time: f64,
+    /// Slots in use on draining replicas, over the time.
+    pub busy_draining_time: f64,
+    /// Requests in the queue, over the time.
+    pub queued_time: f64,
+    /// Most requests that ran or waited at once, but for those on draining replicas.
+    pub peak: u32,
+}
+
+impl Tally {
+    pub(super) fn since(now: Instant) -> Self {
+        Self { at: Some(now), ..Self::default() }
+    }
+
+    pub(super) fn is_at(&self, now: Instant) -> bool {
+        self.at.is_some_and(|at| now <= at)
+    }
+
+    /// What was held until now, as it was since the last event.
+    pub(super) fn pass(&mut self, now: Instant, held: &Load) {
+        let seconds = self.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
+        self.at = Some(now);
+        self.seconds += seconds;
+        self.busy_time += seconds * f64::from(held.busy);
+        self.busy_draining_time += seconds * f64::from(held.busy_draining);
+        self.queued_time += seconds * f64::from(held.queued);
+    }
+
+    pub(super) fn note(&mut self, used: &Use) {
+        self.completed += 1;
+        self.service_sum += used.time().as_secs_f64();
+    }
+}

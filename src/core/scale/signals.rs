@@ -9,7 +9,6 @@ const LONGEST: f64 = 1e12;
 
 /// What the scaler sees at an evaluation. Times are seconds, counts and sums are since the evaluation before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
 pub struct Signals {
     /// The time, from any beginning.
     pub t: f64,
@@ -20,12 +19,15 @@ pub struct Signals {
     /// Replicas asked for that are not ready yet.
     pub starting: u32,
     /// Replicas that finish what they have and get nothing new.
+    #[serde(default)]
     pub draining: u32,
     /// Replicas asked for last.
+    #[serde(default)]
     pub target: u32,
     /// Slots in use on replicas that are not draining, now.
     pub inflight: u32,
     /// Slots in use on draining replicas, now.
+    #[serde(default)]
     pub inflight_draining: u32,
     /// Requests in the queue, now.
     pub queue: u32,
@@ -34,10 +36,12 @@ pub struct Signals {
     /// Mean of `queue` over `dt`; its value now if `dt` is 0.
     pub queue_avg: f64,
     /// Most in `inflight` and `queue` together.
+    #[serde(default)]
     pub peak: u32,
     /// Requests that asked for a slot, the rejected ones included.
     pub arrivals: u64,
     /// Requests that got a slot.
+    #[serde(default)]
     pub admitted: u64,
     /// Requests that ended.
     pub completed: u64,
@@ -46,8 +50,10 @@ pub struct Signals {
     /// How long the completed ones held their slots, in all.
     pub service_sum: f64,
     /// Replicas that became ready.
+    #[serde(default)]
     pub cold_n: u32,
     /// How long those took from the order to the first admission, in all.
+    #[serde(default)]
     pub cold_sum: f64,
     /// Slots of one replica; 0 is no limit, and counts as one.
     pub c: u32,
@@ -56,8 +62,10 @@ pub struct Signals {
     /// Most replicas, as it is in force now.
     pub max: u32,
     /// Longest time in the queue.
+    #[serde(default)]
     pub queue_wait: f64,
     /// How long the newest of those that wait will wait, where somebody knows it better than by the mean.
+    #[serde(default)]
     pub projected_wait: Option<f64>,
 }
 

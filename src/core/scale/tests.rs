@@ -1,10 +1,14 @@
 //! Each rule by example, and what must hold for every load.
 
+mod adaptive;
+mod between;
+mod limits;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Decision, History, Reason, Signals, decide};
+use super::{Decision, History, Reason, Signals, at_once, decide};
 use crate::core::settings::{ScalePolicy, ScaleSettings, UtilizationScale};
 
 const MINUTE: Duration = Duration::from_secs(60);

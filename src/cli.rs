@@ -3,6 +3,7 @@
 mod admin;
 pub mod azure;
 pub mod check;
+pub mod explain;
 mod http;
 pub mod launch;
 pub mod load;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use scoregate::cli::{azure, check, launch, load, model, papers, serve, sidecar, status};
+use scoregate::cli::{azure, check, explain, launch, load, model, papers, serve, sidecar, status};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -20,6 +20,7 @@ struct Cli {
 enum Command {
     Check(check::Args),
     Completions(papers::CompletionsArgs),
+    Explain(Box<explain::ExplainArgs>),
     #[command(hide = true)]
     Launch(launch::LaunchArgs),
     Load(Box<load::LoadArgs>),
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         Command::Azure(group) => azure::run(&group),
         Command::Check(args) => check::run(&args),
         Command::Completions(args) => papers::completions(&args, Cli::command()),
+        Command::Explain(args) => explain::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Launch(_) => unreachable!("dispatched above"),
         Command::Load(args) => load::run(&args),
         Command::Man(args) => papers::man(&args, Cli::command()),

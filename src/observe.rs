@@ -1,4 +1,5 @@
-//! What is seen from outside: metrics and the access log.
+//! What is seen from outside: metrics, the access log and the ledger of decisions.
 
 pub mod access;
+pub mod ledger;
 pub mod metrics;

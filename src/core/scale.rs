@@ -52,7 +52,7 @@ pub struct Decision {
 }
 
 /// The load at one evaluation and what it asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Sample {
     /// Slots in use.
     pub busy: u32,

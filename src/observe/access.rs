@@ -25,6 +25,7 @@ use http::{HeaderValue, Method, StatusCode, Version};
 
 use crate::core::identity::Identity;
 use crate::core::settings::{AccessLogTarget, Name};
+use crate::observe::ledger::Story;
 use line::Scratch;
 use queue::Queue;
 use writer::{Open, Writer};
@@ -79,6 +80,8 @@ pub struct Record {
     pub body_time: Duration,
     /// From start to the last byte.
     pub total_time: Duration,
+    /// What it tells of decisions, for the ledger.
+    pub story: Story,
 }
 
 impl Record {

@@ -56,6 +56,7 @@ pub(crate) fn context() -> (AdminContext, DrainTrigger, mpsc::Receiver<ReloadReq
         board: Board::new(),
         reload,
         access: AccessLog::off(),
+        ledger: Ledger::new(),
         key: None,
         roles: None,
         registrar: crate::control::registry::registrar().0,

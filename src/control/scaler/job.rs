@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -16,6 +17,7 @@ use super::{Event, Inbox, News, Scaler};
 use crate::control::board::{DecisionStatus, DeploymentStatus};
 use crate::control::health::Health;
 use crate::core::admission::ReplicaId;
+use crate::core::ledger::{Scale, What};
 use crate::core::scale::{History, Observed, decide};
 use crate::core::settings::{DeploymentSettings, ProviderSettings};
 use crate::observe::metrics::count_scale_decision;
@@ -167,14 +169,16 @@ impl<H: Hands> Job<H> {
         if self.is_fixed() {
             let listed = self.fleet.present();
             if listed != self.desired {
-                self.decided(listed, format!("servers in the configuration: {listed}"));
+                let because = format!("servers in the configuration: {listed}");
+                self.decided(listed, because, Value::Null);
             }
             return;
         }
         let seen = self.observe();
         let decision = decide(&self.settings.scale, &mut self.history, &seen);
         if decision.desired != self.desired || self.last_decision.is_none() {
-            self.decided(decision.desired, decision.reason.to_string());
+            let reason = serde_json::to_value(decision.reason).unwrap_or_default();
+            self.decided(decision.desired, decision.reason.to_string(), reason);
         }
     }
 
@@ -194,13 +198,15 @@ impl<H: Hands> Job<H> {
         }
     }
 
-    fn decided(&mut self, to: u32, reason: String) {
+    fn decided(&mut self, to: u32, reason: String, numbers: Value) {
         let from = std::mem::replace(&mut self.desired, to);
         let (endpoint, deployment) = (&self.parts.endpoint, &self.settings.name);
         if from != to {
             tracing::info!(%endpoint, %deployment, "from {from} to {to} replicas: {reason}");
             count_scale_decision(endpoint, deployment, from, to);
         }
+        let scale = Scale { from, to, because: reason.clone(), reason: numbers };
+        self.parts.board.ledger().decided(endpoint, deployment, What::Scale(scale));
         self.last_decision = Some(DecisionStatus::new(SystemTime::now(), from, to, reason));
     }
 

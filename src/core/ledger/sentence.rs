@@ -60,7 +60,11 @@ fn write_chosen(
 
 impl Rejection {
     fn write(&self, f: &mut fmt::Formatter<'_>, deployment: Option<&str>) -> fmt::Result {
-        let whose = if self.request.is_empty() { "a request".to_owned() } else { format!("request {}", self.request) };
+        let whose = if self.request.is_empty() {
+            "a request".to_owned()
+        } else {
+            format!("request {}", self.request)
+        };
         let after = |f: &mut fmt::Formatter<'_>| {
             if self.queue_ms > 0.0 {
                 write!(f, " after {} in the queue", Millis(self.queue_ms))

@@ -48,7 +48,8 @@ fn a_ring_keeps_the_last_and_no_more() {
 
 #[test]
 fn a_rejection_says_what_was_there_and_when_to_come_back() {
-    let seen = Seen { ready: 4, busy: 4, slots: Some(4), waiting: 12, max_wait_ms: 500, max_length: Some(13) };
+    let seen =
+        Seen { ready: 4, busy: 4, slots: Some(4), waiting: 12, max_wait_ms: 500, max_length: Some(13) };
     assert_eq!(
         rejection("queue_timeout", Some(seen)).to_string(),
         "request 7f3 was refused with 503 after 500 ms in the queue: all 4 slots of blue were busy and 12 others \
@@ -60,7 +61,11 @@ fn a_rejection_says_what_was_there_and_when_to_come_back() {
          (max_queue_length is 13); it was told to come back in 1.2 s"
     );
     let none = Seen { ready: 0, busy: 0, slots: Some(0), waiting: 0, ..seen };
-    assert!(rejection("no_ready_replica", Some(none)).to_string().contains("no replica of blue was ready and nobody"));
+    assert!(
+        rejection("no_ready_replica", Some(none))
+            .to_string()
+            .contains("no replica of blue was ready and nobody")
+    );
     assert!(rejection("unauthorized", None).to_string().contains("its credential is missing or wrong"));
 }
 
@@ -72,8 +77,12 @@ fn a_route_says_why_and_how_long() {
          after 12 ms in the queue; answered with 200 after 112 ms"
     );
     let named = Route { chosen: Some(Chosen::Header), queue_ms: 0.0, attempts: 2, ..route() };
-    let text = entry(What::Route(Route { reason: Some("model_timeout".into()), status: Some(504), ..named })).to_string();
-    assert!(text.contains("blue, which its header names, and had a slot of blue-3 at once, the 2nd replica"), "{text}");
+    let text = entry(What::Route(Route { reason: Some("model_timeout".into()), status: Some(504), ..named }))
+        .to_string();
+    assert!(
+        text.contains("blue, which its header names, and had a slot of blue-3 at once, the 2nd replica"),
+        "{text}"
+    );
     assert!(text.contains("did not answer in time (request_timeout_ms) (504) after 112 ms"), "{text}");
 }
 

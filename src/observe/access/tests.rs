@@ -30,6 +30,7 @@ pub(crate) fn record() -> Record {
         queue_time: Duration::from_millis(2),
         connect_time: Duration::from_millis(1),
         model_time: Some(Duration::from_millis(40)),
+        story: Story::default(),
         body_time: Duration::from_millis(7),
         total_time: Duration::from_micros(50_025),
     }

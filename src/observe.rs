@@ -2,4 +2,5 @@
 
 pub mod access;
 pub mod ledger;
+mod lines;
 pub mod metrics;

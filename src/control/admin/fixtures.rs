@@ -41,6 +41,7 @@ pub(crate) fn context() -> (AdminContext, DrainTrigger, mpsc::Receiver<ReloadReq
         admin: AdminSettings { address: any_port, key: None },
         drain_timeout: Duration::from_secs(1),
         access_log: AccessLogTarget::Off,
+        recording: None,
         endpoints: Vec::new(),
     };
     let snapshot = Snapshot {

@@ -128,7 +128,7 @@ fn a_question_takes_what_it_names() {
         (Question { deployment: Some("green".into()), ..all.clone() }, false),
         (Question { request: Some("7f3".into()), ..all.clone() }, true),
         (Question { request: Some("7f4".into()), ..all.clone() }, false),
-        (Question { kind: Some(Kind::Reject), ..all.clone() }, false),
+        (Question { kind: Some(Kind::Reject), ..all }, false),
     ] {
         assert_eq!(question.takes(&found), expected, "{question:?}");
     }

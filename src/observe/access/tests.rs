@@ -1,7 +1,7 @@
 //! The log as a whole: what reaches the target, and what is counted as lost.
 
 use std::sync::Mutex;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
 use crate::core::identity::AuthType;

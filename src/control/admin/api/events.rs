@@ -72,13 +72,13 @@ impl Reader {
     async fn next(&mut self) -> Option<sse::Event> {
         loop {
             tokio::select! {
-                change = self.changes.recv() => return told(change.as_ref().map_err(Clone::clone)),
+                change = self.changes.recv() => return told(&change),
                 decision = self.decisions.recv() => {
                     let told_as = decision.map(|entry| json!({
                         "type": "decision",
                         "decision": Explained::from(Entry::clone(&entry)),
                     }));
-                    return told(told_as.as_ref().map_err(Clone::clone));
+                    return told(&told_as);
                 }
                 _ = self.looks.tick() => {
                     let (total, newest) = self.ledger.rejects_since(self.rejects, TOLD);
@@ -95,7 +95,7 @@ impl Reader {
 }
 
 /// Who is too slow is told how much is missing and looks for itself.
-fn told<T: Serialize>(event: Result<&T, RecvError>) -> Option<sse::Event> {
+fn told<T: Serialize>(event: &Result<T, RecvError>) -> Option<sse::Event> {
     match event {
         Ok(event) => sse::Event::default().json_data(event).ok(),
         Err(RecvError::Lagged(missed)) => {

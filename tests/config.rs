@@ -308,6 +308,18 @@ fn rules_between_values() {
         ),
         (one("process: {command: [m]}, scale_settings: {min_instances: 0}"), "a whole number from 1 to 1000"),
         (
+            one("process: {command: [m]}, scale_settings: {reject_budget_percentage: 0.1}"),
+            "only for the policy `adaptive`",
+        ),
+        (
+            one("process: {command: [m]}, scale_settings: {policy: adaptive, reject_budget_percentage: 0}"),
+            "a number from 0.001 to 50",
+        ),
+        (
+            one("process: {command: [m]}, scale_settings: {policy: best}"),
+            "`azureml`, `azureml-strict`, `adaptive`",
+        ),
+        (
             one("process: {command: [m], ports: 20000-20001}, instance_count: 3"),
             "2 ports for up to 3 replicas",
         ),
@@ -462,6 +474,11 @@ fn deployment(name: &'static str) -> BoxedStrategy<Value> {
                 "target_utilization_percentage": target, "polling_interval": poll,
             }})
         ),
+        prop::sample::select(vec!["azureml", "azureml-strict", "adaptive"])
+            .prop_map(|policy| json!({"scale_settings": { "policy": policy }})),
+        (1..50_000u32).prop_map(|thousandths| json!({"scale_settings": {
+            "policy": "adaptive", "reject_budget_percentage": f64::from(thousandths) / 1000.0,
+        }})),
     ];
     let process = (
         scale,

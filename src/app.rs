@@ -32,6 +32,7 @@ use crate::data::world::Snapshot;
 use crate::observe::access::AccessLog;
 use crate::observe::ledger::Ledger;
 use crate::observe::metrics::{self, Metrics};
+use crate::observe::recording::Recorder;
 use crate::provider::process::Launcher;
 use crate::shutdown::{Drain, DrainTrigger, Tasks, drain};
 
@@ -57,6 +58,9 @@ pub enum StartError {
     /// The path of this program cannot be found out; replicas are started through it.
     #[error("cannot find out where this program is: {0}")]
     Program(io::Error),
+    /// The recording cannot be begun.
+    #[error("{0}")]
+    Recording(io::Error),
     /// What is declared has a mistake.
     #[error("the state directory {folder}: {mistake}; correct the file")]
     Declared {
@@ -161,7 +165,8 @@ pub fn start(settings: Settings, origin: Origin) -> Result<Running, StartError> 
     let tls = listen.tls.as_ref().map(ServerTls::load).transpose()?.map(Arc::new);
     let access = AccessLog::start(&settings.access_log).map_err(StartError::AccessLog)?;
 
-    let ledger = Ledger::new();
+    let recorder = settings.recording.as_ref().map(Recorder::start).transpose();
+    let ledger = Ledger::with(recorder.map_err(StartError::Recording)?.unwrap_or_default());
     let (trigger, drain) = drain();
     let drain_timeout = settings.drain_timeout;
     let (data_address, admin_address) = (address_of(&data)?, address_of(&admin)?);

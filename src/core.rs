@@ -4,6 +4,7 @@ pub mod admission;
 pub mod declared;
 pub mod identity;
 pub mod ledger;
+pub mod recording;
 pub mod route;
 pub mod scale;
 pub mod settings;

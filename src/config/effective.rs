@@ -50,6 +50,21 @@ fn recording(recording: &RecordingSettings) -> file::Recording {
     }
 }
 
+/// What a recording says of a deployment: limits of requests and the scale rule, with all defaults, and nothing that may be
+/// a secret.
+pub fn recorded(settings: &DeploymentSettings) -> serde_json::Value {
+    let mut deployment = file::Deployment {
+        request_settings: request(&settings.request).into(),
+        ..file::Deployment::default()
+    };
+    scale(&settings.scale, &mut deployment);
+    let mut value =
+        serde_json::to_value(&deployment).expect("the types of a file are maps, lists and scalars");
+    let is_v1 = matches!(&settings.scale, ScaleSettings::Utilization(rule) if !rule.count_queue);
+    value["profile"] = if is_v1 { "aks-v1" } else { "aks" }.into();
+    value
+}
+
 fn listen(listen: &ListenSettings) -> file::Listen {
     let tls = listen.tls.as_ref().map(|tls| file::Tls {
         certificates: list(tls.certificates.iter().map(|files| file::Certificate {

@@ -18,6 +18,7 @@ use tokio::sync::broadcast;
 use crate::core::ledger::{Entry, Kind, Question, Ring, What};
 use crate::core::settings::Name;
 use crate::observe::access::Record;
+use crate::observe::recording::Recorder;
 use passed::Passed;
 
 pub use passed::Story;
@@ -39,6 +40,7 @@ pub struct Ledger(Arc<Shared>);
 struct Shared {
     workers: Mutex<Vec<Arc<WorkerLedger>>>,
     control: Mutex<BTreeMap<Kind, Ring<Arc<Entry>>>>,
+    recorder: Recorder,
     events: broadcast::Sender<Arc<Entry>>,
 }
 
@@ -46,6 +48,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct WorkerLedger {
     rings: Mutex<Rings>,
+    recorder: Recorder,
     ledger: std::sync::Weak<Shared>,
 }
 
@@ -84,16 +87,27 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// Empty.
+    /// Empty, and nothing is recorded.
     pub fn new() -> Self {
+        Self::with(Recorder::off())
+    }
+
+    /// Empty; what passes by goes to this recording as well.
+    pub fn with(recorder: Recorder) -> Self {
         let events = broadcast::channel(EVENTS).0;
-        Self(Arc::new(Shared { workers: Mutex::default(), control: Mutex::default(), events }))
+        Self(Arc::new(Shared { workers: Mutex::default(), control: Mutex::default(), recorder, events }))
+    }
+
+    /// Where what passes by is recorded.
+    pub fn recorder(&self) -> &Recorder {
+        &self.0.recorder
     }
 
     /// Rings for one more worker.
     pub fn worker(&self) -> Arc<WorkerLedger> {
         let rings = Rings { routes: Ring::new(ROUTES), rejects: Ring::new(REJECTS) };
-        let worker = Arc::new(WorkerLedger { rings: Mutex::new(rings), ledger: Arc::downgrade(&self.0) });
+        let (rings, recorder) = (Mutex::new(rings), self.0.recorder.clone());
+        let worker = Arc::new(WorkerLedger { rings, recorder, ledger: Arc::downgrade(&self.0) });
         lock(&self.0.workers).push(Arc::clone(&worker));
         worker
     }
@@ -150,6 +164,7 @@ impl Shared {
 impl WorkerLedger {
     /// Remembers a request that has ended.
     pub fn take(&self, record: Record) {
+        self.recorder.request(&record);
         let passed = Passed::from(record);
         let mut rings = lock(&self.rings);
         let ring = if passed.had_a_replica() { &mut rings.routes } else { &mut rings.rejects };

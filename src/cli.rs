@@ -9,6 +9,7 @@ pub mod launch;
 pub mod load;
 pub mod model;
 pub mod papers;
+pub mod replay;
 pub mod serve;
 pub mod sidecar;
 pub mod status;

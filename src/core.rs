@@ -5,6 +5,7 @@ pub mod declared;
 pub mod identity;
 pub mod ledger;
 pub mod recording;
+pub mod replay;
 pub mod route;
 pub mod scale;
 pub mod settings;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use scoregate::cli::{azure, check, explain, launch, load, model, papers, serve, sidecar, status};
+use scoregate::cli::{azure, check, explain, launch, load, model, papers, replay, serve, sidecar, status};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -27,6 +27,7 @@ enum Command {
     Man(papers::ManArgs),
     /// Run a synthetic model server, for demos, tests and load; `model deploy` is Azure's v1
     Model(Box<ModelCommand>),
+    Replay(replay::ReplayArgs),
     Serve(serve::Args),
     Sidecar(Box<sidecar::Args>),
     Status(status::StatusArgs),
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
             Some(ModelVerb::Deploy(args)) => azure::deploy_model(&args),
             None => model::run(command.serve).map(|()| ExitCode::SUCCESS),
         },
+        Command::Replay(args) => replay::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Sidecar(args) => sidecar::run(&args),
         Command::Status(args) => status::run(&args).map(|()| ExitCode::SUCCESS),

@@ -30,7 +30,9 @@ use crate::data::verify::digest_of;
 use crate::data::worker::{self, Shared};
 use crate::data::world::Snapshot;
 use crate::observe::access::AccessLog;
+use crate::observe::ledger::Ledger;
 use crate::observe::metrics::{self, Metrics};
+use crate::observe::recording::Recorder;
 use crate::provider::process::Launcher;
 use crate::shutdown::{Drain, DrainTrigger, Tasks, drain};
 
@@ -56,6 +58,9 @@ pub enum StartError {
     /// The path of this program cannot be found out; replicas are started through it.
     #[error("cannot find out where this program is: {0}")]
     Program(io::Error),
+    /// The recording cannot be begun.
+    #[error("{0}")]
+    Recording(io::Error),
     /// What is declared has a mistake.
     #[error("the state directory {folder}: {mistake}; correct the file")]
     Declared {
@@ -160,6 +165,8 @@ pub fn start(settings: Settings, origin: Origin) -> Result<Running, StartError> 
     let tls = listen.tls.as_ref().map(ServerTls::load).transpose()?.map(Arc::new);
     let access = AccessLog::start(&settings.access_log).map_err(StartError::AccessLog)?;
 
+    let recorder = settings.recording.as_ref().map(Recorder::start).transpose();
+    let ledger = Ledger::with(recorder.map_err(StartError::Recording)?.unwrap_or_default());
     let (trigger, drain) = drain();
     let drain_timeout = settings.drain_timeout;
     let (data_address, admin_address) = (address_of(&data)?, address_of(&admin)?);
@@ -173,6 +180,7 @@ pub fn start(settings: Settings, origin: Origin) -> Result<Running, StartError> 
         state,
         admin,
         access: access.clone(),
+        ledger: ledger.clone(),
         drain: drain.clone(),
         tls: tls.clone(),
         reload: reload.clone(),
@@ -193,6 +201,7 @@ pub fn start(settings: Settings, origin: Origin) -> Result<Running, StartError> 
     let shared = Arc::new(Shared {
         snapshot,
         access: access.clone(),
+        ledger,
         unrouted: Metrics::new().deployment(None, None),
         tls,
         listen: crate::core::settings::ListenSettings { address: data_address, ..listen },
@@ -276,6 +285,7 @@ struct Control {
     state: Option<State>,
     admin: TcpListener,
     access: AccessLog,
+    ledger: Ledger,
     drain: Drain,
     tls: Option<Arc<ServerTls>>,
     reload: Reloader,
@@ -309,7 +319,7 @@ impl Control {
         mut workers_done: mpsc::Receiver<()>,
     ) {
         let tasks = Tasks::new();
-        let board = Board::new();
+        let board = Board::with(self.ledger.clone());
         let key = settings.admin.key.clone();
         let (registrar, messages) = registrar();
         let shown = Shown::nothing();
@@ -343,6 +353,7 @@ impl Control {
             board,
             reload: self.reload,
             access: self.access,
+            ledger: self.ledger,
             key,
             roles,
             registrar: registrar.clone(),

@@ -20,9 +20,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use diagnostic::{Diagnostic, Report, Severity};
-pub use effective::effective;
+pub use effective::{effective, recorded};
 
-use crate::core::settings::{EndpointSettings, Settings};
+use crate::core::settings::{DeploymentSettings, EndpointSettings, Settings};
 
 /// The configuration that runs when no file is named. Its keys come from two variables that `demo` sets.
 pub const DEMO: &str = include_str!("../config/demo.yaml");
@@ -121,6 +121,45 @@ pub fn endpoint(
     let loaded = checked("the endpoint", &text, Path::new("/"), env, true)?;
     let endpoint = loaded.settings.endpoints.into_iter().next().expect("one was given");
     Ok((endpoint, loaded.warnings))
+}
+
+/// The settings of a deployment from what [`recorded`] gave, with other values for some: `changes` are paths as in a
+/// file, such as `scale_settings.policy`, and what stands there instead.
+///
+/// # Errors
+/// Everything that is wrong with it; a change that leads nowhere is an unknown key.
+pub fn replayed(
+    (endpoint, deployment): (&str, &str),
+    recorded: &serde_json::Value,
+    changes: &[(String, serde_json::Value)],
+) -> Result<Arc<DeploymentSettings>, Report> {
+    let unusable = |message: String| Report::unreadable("the deployment", message, None);
+    let mut block = recorded.as_object().cloned().unwrap_or_default();
+    let mut profile = block.remove("profile").unwrap_or_else(|| "aks".into());
+    let mut block = serde_json::Value::Object(block);
+    for (path, value) in changes {
+        if path == "profile" {
+            profile = value.clone();
+            continue;
+        }
+        let mut place = &mut block;
+        for key in path.split('.') {
+            let serde_json::Value::Object(map) = place else {
+                return Err(unusable(format!("`{path}` leads through something that is no block")));
+            };
+            place = map.entry(key).or_insert_with(|| serde_json::json!({}));
+        }
+        *place = value.clone();
+    }
+    block["name"] = deployment.into();
+    // Nothing is started; a deployment must say what would be.
+    block["process"] = serde_json::json!({ "command": ["replay"] });
+    let whole = serde_json::json!({
+        "name": endpoint, "auth_mode": "none", "profile": profile, "deployments": [block],
+    });
+    let (endpoint, _) = self::endpoint(&whole, &|_| None)?;
+    let first = endpoint.deployments.first().cloned();
+    first.ok_or_else(|| unusable("it is no deployment".to_owned()))
 }
 
 fn checked(

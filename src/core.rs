@@ -3,6 +3,9 @@
 pub mod admission;
 pub mod declared;
 pub mod identity;
+pub mod ledger;
+pub mod recording;
+pub mod replay;
 pub mod route;
 pub mod scale;
 pub mod settings;

@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use scoregate::cli::{azure, check, decide, launch, load, model, papers, serve, sidecar, status};
+use scoregate::cli::{
+    azure, check, decide, explain, launch, load, model, papers, replay, serve, sidecar, status,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -21,12 +23,14 @@ enum Command {
     Check(check::Args),
     Completions(papers::CompletionsArgs),
     Decide(decide::DecideArgs),
+    Explain(Box<explain::ExplainArgs>),
     #[command(hide = true)]
     Launch(launch::LaunchArgs),
     Load(Box<load::LoadArgs>),
     Man(papers::ManArgs),
     /// Run a synthetic model server, for demos, tests and load; `model deploy` is Azure's v1
     Model(Box<ModelCommand>),
+    Replay(replay::ReplayArgs),
     Serve(serve::Args),
     Sidecar(Box<sidecar::Args>),
     Status(status::StatusArgs),
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Completions(args) => papers::completions(&args, Cli::command()),
         Command::Decide(args) => decide::run(&args),
+        Command::Explain(args) => explain::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Launch(_) => unreachable!("dispatched above"),
         Command::Load(args) => load::run(&args),
         Command::Man(args) => papers::man(&args, Cli::command()),
@@ -72,6 +77,7 @@ fn main() -> ExitCode {
             Some(ModelVerb::Deploy(args)) => azure::deploy_model(&args),
             None => model::run(command.serve).map(|()| ExitCode::SUCCESS),
         },
+        Command::Replay(args) => replay::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Sidecar(args) => sidecar::run(&args),
         Command::Status(args) => status::run(&args).map(|()| ExitCode::SUCCESS),

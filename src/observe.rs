@@ -1,4 +1,7 @@
-//! What is seen from outside: metrics and the access log.
+//! What is seen from outside: metrics, the access log, the ledger of decisions and recordings.
 
 pub mod access;
+pub mod ledger;
+mod lines;
 pub mod metrics;
+pub mod recording;

@@ -25,7 +25,7 @@ pub(crate) fn find_valgrind() -> anyhow::Result<()> {
 /// What is counted, with all that it calls: the work of requests. The control thread is left out, and so is the thread that
 /// calibrates a clock while the router starts: what they do goes by the clock, and would make every run another.
 const WORKER: &str = "scoregate::data::worker::run";
-const WRITER: &str = "scoregate::observe::access::writer::Writer<W>::run";
+const WRITER: &str = "scoregate::observe::lines::writer::Writer<W>::run";
 
 /// A router whose instructions are counted; killed when it is dropped.
 pub(crate) struct Router {

@@ -26,6 +26,7 @@ use scoregate::data::record::{OpenRecord, Sinks};
 use scoregate::data::verify::{TokenCache, Verifier};
 use scoregate::data::world::{Deployment, Endpoint, Snapshot};
 use scoregate::observe::access::AccessLog;
+use scoregate::observe::ledger::Ledger;
 use scoregate::observe::metrics::Metrics;
 
 /// The key that requests carry.
@@ -110,7 +111,11 @@ impl World {
         let snapshot = Snapshot { generation: 1, settings: Arc::new(settings), routes, endpoints };
         Self {
             snapshot: Cache::new(Arc::new(ArcSwap::from_pointee(snapshot))),
-            sinks: Rc::new(Sinks { access, unrouted: handles.deployment(None, None) }),
+            sinks: Rc::new(Sinks {
+                access,
+                ledger: Ledger::new().worker(),
+                unrouted: handles.deployment(None, None),
+            }),
             peer: Peer::new(([203, 0, 113, 7], 50_000).into(), false, Instant::now()),
             tokens: TokenCache::new(),
             _folder: folder,

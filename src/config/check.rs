@@ -19,7 +19,8 @@ use super::file;
 use super::secret::{Secret, SecretRef};
 use super::units::{FilePath, Int, Listener, LogTarget};
 use crate::core::settings::{
-    AccessLogTarget, AdminSettings, CertificateFiles, Key, ListenSettings, Name, Settings, TlsSettings,
+    AccessLogTarget, AdminSettings, CertificateFiles, Key, ListenSettings, Name, RecordingSettings, Settings,
+    TlsSettings,
 };
 
 /// v1's limit of versions behind one endpoint (reference §1.5).
@@ -53,6 +54,7 @@ pub(super) fn check(check: &mut Check<'_>, file: &At<file::File>) -> Option<Sett
             Some(LogTarget::Off) => AccessLogTarget::Off,
             Some(LogTarget::File(path)) => AccessLogTarget::File(check.base.join(path)),
         },
+        recording: file.recording.given().and_then(|at| check.recording(at)),
         endpoints: endpoints?,
     })
 }
@@ -69,6 +71,18 @@ impl Check<'_> {
             write_timeout: millis(&listen.write_timeout_ms, 60_000),
             tls: listen.tls.given().map(|tls| self.tls(tls)),
         }
+    }
+
+    fn recording(&mut self, at: &At<file::Recording>) -> Option<RecordingSettings> {
+        let recording = &at.value;
+        if recording.directory.is_absent() {
+            self.missing(at.place, "directory", "`recording`");
+        }
+        Some(RecordingSettings {
+            directory: self.base.join(&recording.directory.value()?.0),
+            max_file_bytes: u64::from(number(&recording.max_file_mb, 64)) << 20,
+            files: number(&recording.files, 8),
+        })
     }
 
     fn tls(&mut self, tls: &At<file::Tls>) -> TlsSettings {

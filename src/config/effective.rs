@@ -12,7 +12,7 @@ use crate::core::identity::{JwtAlgorithm, JwtKey, JwtKeys, JwtSettings};
 use crate::core::settings::{
     AccessLogTarget, AuthMode, AuthSettings, CorsSettings, DeploymentKind, DeploymentSettings,
     EndpointSettings, Key, ListenSettings, ProbeSettings, ProcessSettings, Profile, ProviderSettings,
-    ReplicaRoutes, RequestSettings, ScalePolicy, ScaleSettings, Settings,
+    RecordingSettings, ReplicaRoutes, RequestSettings, ScalePolicy, ScaleSettings, Settings,
 };
 
 /// The settings as YAML, every default filled in. Secrets appear as references or as `***`, which is not
@@ -35,10 +35,34 @@ pub fn effective(settings: &Settings) -> String {
             AccessLogTarget::Stdout => LogTarget::Stdout,
         }
         .into(),
+        recording: settings.recording.as_ref().map(recording).into(),
         max_deployments_per_endpoint: int(most.unwrap_or_default().max(check::MAX_DEPLOYMENTS)),
         endpoints: list(settings.endpoints.iter().map(|settings| endpoint(settings))),
     };
     serde_saphyr::to_string(&file).expect("the types of a file are maps, lists and scalars")
+}
+
+fn recording(recording: &RecordingSettings) -> file::Recording {
+    file::Recording {
+        directory: FilePath(recording.directory.clone()).into(),
+        max_file_mb: int(recording.max_file_bytes >> 20),
+        files: int(recording.files.into()),
+    }
+}
+
+/// What a recording says of a deployment: limits of requests and the scale rule, with all defaults, and nothing that may be
+/// a secret.
+pub fn recorded(settings: &DeploymentSettings) -> serde_json::Value {
+    let mut deployment = file::Deployment {
+        request_settings: request(&settings.request).into(),
+        ..file::Deployment::default()
+    };
+    scale(&settings.scale, &mut deployment);
+    let mut value =
+        serde_json::to_value(&deployment).expect("the types of a file are maps, lists and scalars");
+    let is_v1 = matches!(&settings.scale, ScaleSettings::Utilization(rule) if !rule.count_queue);
+    value["profile"] = if is_v1 { "aks-v1" } else { "aks" }.into();
+    value
 }
 
 fn listen(listen: &ListenSettings) -> file::Listen {

@@ -54,6 +54,8 @@ File {
     /// Where the access log goes: `stdout`, `off`, or `file:PATH`.
     #[schemars(extend("default" = "stdout"))]
     access_log: LogTarget,
+    /// Record arrivals, waits, service times and scale decisions, for `scoregate replay`. Off where it is left out.
+    recording: Recording,
     /// Most deployments of one endpoint. v1 allowed 6, v2 allows 20.
     #[schemars(extend("default" = 6))]
     max_deployments_per_endpoint: Int<1, 20>,
@@ -130,6 +132,22 @@ Admin {
     /// Key that callers must send as a bearer token: `env:NAME`, `file:PATH`, or the key itself, 16 characters
     /// or more. Required when the address is not a loopback address.
     key: SecretRef,
+}
+}
+
+section! {
+/// A recording of what passes by: times and sizes of decisions, no payload and no credential. Takes effect at the next
+/// start.
+#[schemars(extend("required" = ["directory"]))]
+Recording {
+    /// Folder for its files; made where it is missing. It belongs to one router alone.
+    directory: FilePath,
+    /// Largest file, in MiB.
+    #[schemars(extend("default" = 64))]
+    max_file_mb: Int<1, 65_536>,
+    /// Most files: the oldest is removed for a new one.
+    #[schemars(extend("default" = 8))]
+    files: Int<1, 10_000>,
 }
 }
 

@@ -33,13 +33,15 @@ use crate::core::identity::KeyDigest;
 use crate::core::settings::Key;
 use crate::data::world::Snapshot;
 use crate::observe::access::AccessLog;
+use crate::observe::ledger::Ledger;
 use crate::observe::metrics;
 use crate::shutdown::Drain;
+pub use api::{Explained, Explanation};
 use guard::Guard;
 pub use reload::{ReloadError, ReloadRequest, Reloader, reloader};
 use state::State;
 
-const INDEX: &str = "scoregate admin: GET /healthz /readyz /metrics /state /events, POST /reload; \
+const INDEX: &str = "scoregate admin: GET /healthz /readyz /metrics /state /events /explain, POST /reload; \
     endpoints and deployments: /openapi.json says how\n";
 
 /// What the listener shows and can do.
@@ -53,6 +55,8 @@ pub struct AdminContext {
     pub reload: Reloader,
     /// The access log, for its count of lost lines.
     pub access: AccessLog,
+    /// The last decisions.
+    pub ledger: Ledger,
     /// The key that callers must send.
     pub key: Option<Key>,
     /// The keys of the state directory: whoever may change things, and whoever may look.

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::core::settings::Name;
+use crate::observe::ledger::Ledger;
 use crate::provider::process::LogTail;
 
 /// What is known of one deployment.
@@ -101,12 +102,23 @@ impl ReplicaState {
 pub struct Board {
     statuses: Arc<Mutex<BTreeMap<(Name, Name), DeploymentStatus>>>,
     logs: Arc<Mutex<BTreeMap<(Name, Name), LogTail>>>,
+    ledger: Ledger,
 }
 
 impl Board {
     /// Empty.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Empty, with a ledger to which decisions go.
+    pub fn with(ledger: Ledger) -> Self {
+        Self { ledger, ..Self::default() }
+    }
+
+    /// Where decisions go.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Replaces what is known of a deployment.

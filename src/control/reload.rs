@@ -308,6 +308,7 @@ fn warn_of_what_needs_a_restart(old: &Settings, new: &Settings) {
         ("listen", old.listen != new.listen),
         ("admin", old.admin != new.admin),
         ("access_log", old.access_log != new.access_log),
+        ("recording", old.recording != new.recording),
         ("drain_timeout_ms", old.drain_timeout != new.drain_timeout),
     ] {
         if changed {

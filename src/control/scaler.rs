@@ -10,6 +10,7 @@ mod probes;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +87,7 @@ impl<H: Hands> Scaler<H> {
         let first = Arc::clone(&settings.borrow_and_update());
         let mut clock = Clock::new(&first.scale);
         let mut job = Job::new(self, first, settings.clone(), inbox);
+        job.record_settings();
         job.start_provider();
         let deadline = job.serve(&mut news, &mut settings, &mut clock, &mut drain).await;
         job.wind_down(&mut news, &mut clock, &mut drain, deadline).await;

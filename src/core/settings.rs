@@ -26,6 +26,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Where the access log goes.
     pub access_log: AccessLogTarget,
+    /// Where what is needed to replay goes; `None` records nothing.
+    pub recording: Option<RecordingSettings>,
     /// The endpoints, in the order of the file.
     pub endpoints: Vec<Arc<EndpointSettings>>,
 }
@@ -98,6 +100,17 @@ pub enum AccessLogTarget {
     Off,
     /// Standard output.
     Stdout,
+}
+
+/// Recording of what passes by (`recording`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordingSettings {
+    /// Folder for its files.
+    pub directory: PathBuf,
+    /// Largest file, in bytes.
+    pub max_file_bytes: u64,
+    /// Most files; the oldest goes for a new one.
+    pub files: u32,
 }
 
 /// Name of an endpoint or deployment: 3–32 characters, a letter first, letters, digits and hyphens, no

@@ -14,6 +14,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::core::admission::Ask;
+use crate::core::ledger::{Chosen, Seen};
 use crate::core::route::{Call, Route};
 use crate::core::settings::{EndpointSettings, Profile, RequestSettings};
 use crate::data::body::{AnswerBody, RequestBody, Terms, Upload};
@@ -178,7 +179,9 @@ impl Path<'_> {
         } else {
             endpoint.next().ok_or_else(|| Reject::NoTraffic { known: endpoint.names() })?
         };
+        let by_header = self.survey.has(Known::Deployment);
         let fields = self.record.fields();
+        fields.story.chosen = Some(if by_header { Chosen::Header } else { Chosen::Turn });
         fields.deployment = Some(deployment.settings.name.clone());
         self.record.attribute(&deployment.metrics);
         *self.served_by = Some(Arc::clone(deployment));
@@ -215,7 +218,9 @@ impl Path<'_> {
         loop {
             let (permit, admitted) = self.admit(acquire, request.body_mut(), deployment, asked).await?;
             let target = Arc::clone(permit.target());
-            self.record.fields().replica = Some(Arc::clone(&target.name));
+            let fields = self.record.fields();
+            fields.story.attempts += 1;
+            fields.replica = Some(Arc::clone(&target.name));
             request.headers_mut().insert(HOST, target.host.clone());
             match self.send(permit, request, deployment, admitted).await? {
                 Sent::Answered(answer) => return Ok(answer),
@@ -255,6 +260,9 @@ impl Path<'_> {
         let now = if at_once && fields.queue_time.is_zero() { asked } else { Instant::now() };
         let waited = now.saturating_duration_since(asked);
         fields.queue_time = waited;
+        if let Ok(Err(_)) = granted {
+            fields.story.seen = Some(seen(deployment));
+        }
         match granted {
             Ok(Ok(permit)) => Ok((permit, now)),
             Ok(Err(Refusal::QueueFull)) => {
@@ -314,6 +322,19 @@ impl Path<'_> {
             }
             Err(SendError::TimedOut) => Err(Reject::ModelTimeout { limit: settings.timeout }),
         }
+    }
+}
+
+/// What a request that is refused a slot has found, for the ledger.
+fn seen(deployment: &Deployment) -> Seen {
+    let (load, limits) = (deployment.gate.load(), &deployment.settings.request);
+    Seen {
+        ready: load.ready,
+        busy: load.busy,
+        slots: load.slots,
+        waiting: load.queued,
+        max_wait_ms: u64::try_from(limits.max_queue_wait.as_millis()).unwrap_or(u64::MAX),
+        max_length: limits.max_queue_length,
     }
 }
 
@@ -411,7 +432,9 @@ fn own_reject(
     timing: bool,
     mut record: OpenRecord,
 ) -> Response<AnswerBody> {
-    record.fields().reason = Some(reject.code());
+    let fields = record.fields();
+    fields.reason = Some(reject.code());
+    fields.story.retry_after = reject.retry_after().map(Duration::from_secs);
     own_answer(reject.response(profile), ids, timing, record)
 }
 

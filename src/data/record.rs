@@ -1,4 +1,4 @@
-//! The record of a request while it is open: filled in along the path, handed to metrics and access log when dropped.
+//! The record of a request while it is open: filled in along the path, handed to metrics, access log and ledger when dropped.
 //!
 //! Being dropped is the one way a record ends, so that no exit of the path can forget it.
 
@@ -11,6 +11,7 @@ use http::{HeaderValue, Request};
 
 use crate::data::peer::Peer;
 use crate::observe::access::{AccessLog, Record};
+use crate::observe::ledger::{Story, WorkerLedger};
 use crate::observe::metrics::DeploymentMetrics;
 
 /// Where records go.
@@ -18,6 +19,8 @@ use crate::observe::metrics::DeploymentMetrics;
 pub struct Sinks {
     /// The access log.
     pub access: AccessLog,
+    /// This worker's part of the ledger.
+    pub ledger: Arc<WorkerLedger>,
     /// Counts requests that belong to no deployment.
     pub unrouted: Arc<DeploymentMetrics>,
 }
@@ -66,6 +69,7 @@ impl OpenRecord {
             model_time: None,
             body_time: Duration::ZERO,
             total_time: Duration::ZERO,
+            story: Story::default(),
         };
         Self { inner: Some(Box::new(record)), metrics: None, sinks, peer, head_at: None, complete: false }
     }
@@ -162,6 +166,7 @@ impl Drop for OpenRecord {
         if let Some(record) = self.inner.take() {
             self.metrics.as_ref().unwrap_or(&self.sinks.unrouted).record(&record);
             self.sinks.access.log(&record);
+            self.sinks.ledger.take(*record);
         }
     }
 }

@@ -142,7 +142,7 @@ impl Reject {
     }
 
     /// When coming back makes sense, in whole seconds.
-    fn retry_after(&self) -> Option<u64> {
+    pub(super) fn retry_after(&self) -> Option<u64> {
         match self {
             Self::Draining
             | Self::NoReadyReplica { .. }

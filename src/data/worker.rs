@@ -29,6 +29,7 @@ use crate::data::upstream::Upstream;
 use crate::data::verify::TokenCache;
 use crate::data::world::Snapshot;
 use crate::observe::access::AccessLog;
+use crate::observe::ledger::Ledger;
 use crate::observe::metrics::DeploymentMetrics;
 use crate::shutdown::{Drain, Tasks};
 
@@ -42,6 +43,8 @@ pub struct Shared {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Where access-log lines go.
     pub access: AccessLog,
+    /// Where decisions are remembered.
+    pub ledger: Ledger,
     /// Counts requests that belong to no endpoint.
     pub unrouted: Arc<DeploymentMetrics>,
     /// Certificates; `None` is clear text.
@@ -85,7 +88,11 @@ pub struct Worker {
 impl Worker {
     fn new(shared: &Shared, tasks: &Tasks, leftovers: Leftovers) -> Rc<Self> {
         let cork = Cork::new();
-        let sinks = Sinks { access: shared.access.clone(), unrouted: Arc::clone(&shared.unrouted) };
+        let sinks = Sinks {
+            access: shared.access.clone(),
+            ledger: shared.ledger.worker(),
+            unrouted: Arc::clone(&shared.unrouted),
+        };
         Rc::new(Self {
             http: listener::http(&shared.listen),
             peers: Peers::default(),

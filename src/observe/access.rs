@@ -1,15 +1,12 @@
 //! The record of a request and the access log: one JSON line a request, lossy rather than blocking.
 //!
 //! A worker puts the line together and hands it to a bounded buffer; one thread writes. What does not fit is counted
-//! and dropped. `line` decides what a line says, `text` how a value is spelled, `queue` how many lines wait, `writer`
-//! how they reach the file.
+//! and dropped. `line` decides what a line says, `text` how a value is spelled; `observe::lines` brings it to the file.
 
 mod line;
-mod queue;
 #[cfg(test)]
 pub(crate) mod tests;
 mod text;
-mod writer;
 
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
@@ -17,17 +14,16 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread::Builder;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode, Version};
 
 use crate::core::identity::Identity;
 use crate::core::settings::{AccessLogTarget, Name};
+use crate::observe::ledger::Story;
+use crate::observe::lines::queue::Queue;
+use crate::observe::lines::{Lines, Open};
 use line::Scratch;
-use queue::Queue;
-use writer::{Open, Writer};
 
 /// What is known of a request at its end. Written once, by the data plane.
 #[derive(Debug)]
@@ -79,6 +75,8 @@ pub struct Record {
     pub body_time: Duration,
     /// From start to the last byte.
     pub total_time: Duration,
+    /// What it tells of decisions, for the ledger.
+    pub story: Story,
 }
 
 impl Record {
@@ -95,17 +93,13 @@ impl Record {
 /// Bytes that may wait for the writer: at 20,000 requests a second room for 0.25 s of a slow disk.
 const QUEUE: usize = 4 << 20;
 
-/// Longest wait for the writer when the last handle is dropped: a reader of standard output that has stopped
-/// must not keep the process alive.
-const LONGEST_GOODBYE: Duration = Duration::from_secs(5);
-
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// The access log; clones write to the same one. When the last clone is dropped, what is queued is written.
 #[derive(Clone, Debug)]
-pub struct AccessLog(Option<Arc<Handle>>);
+pub struct AccessLog(Option<Arc<Lines>>);
 
 impl AccessLog {
     /// Opens the target and starts the writer's thread; `Off` starts none.
@@ -160,34 +154,9 @@ impl AccessLog {
         bound: usize,
         open: Option<Open<W>>,
     ) -> io::Result<Self> {
-        let (ended, wait_ended) = sync_channel(1);
         let queue = Arc::new(Queue::new(bound));
-        let writer = Writer::new(target, open, Arc::clone(&queue));
-        Builder::new().name("access-log".into()).spawn(move || {
-            writer.run();
-            // The other side may have stopped waiting.
-            let _ = ended.try_send(());
-        })?;
-        Ok(Self(Some(Arc::new(Handle { queue, ended: wait_ended.into() }))))
-    }
-}
-
-/// The side of the writer that the process holds.
-#[derive(Debug)]
-struct Handle {
-    queue: Arc<Queue>,
-    /// In a lock only because a receiver cannot be shared; locked once, at the end.
-    ended: std::sync::Mutex<Receiver<()>>,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.queue.close();
-        if let Ok(ended) = self.ended.get_mut()
-            && ended.recv_timeout(LONGEST_GOODBYE).is_err()
-        {
-            tracing::error!("the access log's target takes nothing; the lines that still waited are lost");
-        }
+        let lines = Lines::start(("the access log", "access-log"), queue, target, open)?;
+        Ok(Self(Some(Arc::new(lines))))
     }
 }
 

@@ -1,4 +1,5 @@
-//! The part of the admin listener that changes what is declared: endpoints, deployments, traffic, keys, tokens, operations.
+//! The part of the admin listener that changes what is declared (endpoints, deployments, traffic, keys, tokens, operations)
+//! and tells what has happened (events, explanations).
 //!
 //! Handlers turn requests into changes and answers into JSON; which changes are allowed is decided in `core::declared`, and
 //! who makes them is the configurator. `openapi.json` describes it all.
@@ -7,6 +8,7 @@ mod answer;
 mod deployments;
 mod endpoints;
 mod events;
+mod explain;
 mod input;
 mod keys;
 mod view;
@@ -17,6 +19,7 @@ use axum::routing::{get, post, put};
 
 use super::AdminContext;
 
+pub use explain::{Explained, Explanation};
 pub(super) use input::LARGEST_BODY;
 
 /// What every route here is, and nothing else (`tests/declared/schema.rs` holds them against each other).
@@ -50,5 +53,6 @@ pub(super) fn routes() -> Router<AdminContext> {
         .route("/operations", get(answer::operations))
         .route("/operations/{operation}", get(answer::operation))
         .route("/events", get(events::stream))
+        .route("/explain", get(explain::explain))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
 }

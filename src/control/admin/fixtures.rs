@@ -41,6 +41,7 @@ pub(crate) fn context() -> (AdminContext, DrainTrigger, mpsc::Receiver<ReloadReq
         admin: AdminSettings { address: any_port, key: None },
         drain_timeout: Duration::from_secs(1),
         access_log: AccessLogTarget::Off,
+        recording: None,
         endpoints: Vec::new(),
     };
     let snapshot = Snapshot {
@@ -56,6 +57,7 @@ pub(crate) fn context() -> (AdminContext, DrainTrigger, mpsc::Receiver<ReloadReq
         board: Board::new(),
         reload,
         access: AccessLog::off(),
+        ledger: Ledger::new(),
         key: None,
         roles: None,
         registrar: crate::control::registry::registrar().0,

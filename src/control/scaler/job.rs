@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -12,10 +13,14 @@ use super::fleet::{Fleet, Order};
 use super::hands::Hands;
 use super::probes::{Probes, Probing};
 use super::sources::Sources;
+use super::told::Told;
 use super::{Event, Inbox, News, Scaler};
+use crate::config;
 use crate::control::board::{DecisionStatus, DeploymentStatus};
 use crate::control::health::Health;
 use crate::core::admission::ReplicaId;
+use crate::core::ledger::{Scale, What};
+use crate::core::recording::How;
 use crate::core::scale::{History, Signals, decide};
 use crate::core::settings::{DeploymentSettings, ProviderSettings, ScaleSettings};
 use crate::observe::metrics::count_scale_decision;
@@ -35,6 +40,7 @@ pub(super) struct Job<H> {
     since: std::time::Instant,
     desired: u32,
     last_decision: Option<DecisionStatus>,
+    told: Told,
 }
 
 impl<H: Hands> Job<H> {
@@ -56,6 +62,7 @@ impl<H: Hands> Job<H> {
             since: now(),
             desired: 0,
             last_decision: None,
+            told: Told::default(),
         }
     }
 
@@ -78,7 +85,9 @@ impl<H: Hands> Job<H> {
                 None => break,
             }
         }
-        self.parts.board.remove(&self.parts.endpoint, &self.settings.name);
+        let (endpoint, deployment) = (&self.parts.endpoint, &self.settings.name);
+        self.parts.board.ledger().recorder().forget(endpoint, deployment);
+        self.parts.board.remove(endpoint, deployment);
     }
 
     /// Takes in what has happened, then looks at everything anew: a missed event does no harm.
@@ -107,6 +116,7 @@ impl<H: Hands> Job<H> {
                 self.probes.renew(self.fleet.live(), &self.settings);
             }
             Event::Settings => {
+                self.record_settings();
                 self.start_provider();
                 // What an earlier kind of provider runs is outdated from now on.
                 self.see();
@@ -170,15 +180,27 @@ impl<H: Hands> Job<H> {
         if self.is_fixed() {
             let listed = self.fleet.present();
             if listed != self.desired {
-                self.decided(listed, format!("servers in the configuration: {listed}"));
+                let because = format!("servers in the configuration: {listed}");
+                self.decided(listed, because, Value::Null);
             }
             return;
         }
         let seen = self.observe();
         let decision = decide(&self.settings.scale, &mut self.history, &seen);
+        let how = if self.last_decision.is_none() { How::First } else { How::Tick };
+        let whose = (&self.parts.endpoint, &self.settings.name);
+        let recorder = self.parts.board.ledger().recorder();
+        recorder.tick(whose, how, &seen, (self.desired, decision.desired));
         if decision.desired != self.desired || self.last_decision.is_none() {
-            self.decided(decision.desired, decision.reason.to_string());
+            let reason = serde_json::to_value(decision.reason).unwrap_or_default();
+            self.decided(decision.desired, decision.reason.to_string(), reason);
         }
+    }
+
+    /// For a recording, if there is one: what holds from now on.
+    pub(super) fn record_settings(&self) {
+        let recorder = self.parts.board.ledger().recorder();
+        recorder.settings(&self.parts.endpoint, &self.settings.name, || config::recorded(&self.settings));
     }
 
     /// Replicas that were asked for count as starting until they admit requests. Outdated ones that still serve
@@ -224,13 +246,15 @@ impl<H: Hands> Job<H> {
         }
     }
 
-    fn decided(&mut self, to: u32, reason: String) {
+    fn decided(&mut self, to: u32, reason: String, numbers: Value) {
         let from = std::mem::replace(&mut self.desired, to);
         let (endpoint, deployment) = (&self.parts.endpoint, &self.settings.name);
         if from != to {
             tracing::info!(%endpoint, %deployment, "from {from} to {to} replicas: {reason}");
             count_scale_decision(endpoint, deployment, from, to);
         }
+        let scale = Scale { from, to, because: reason.clone(), reason: numbers };
+        self.parts.board.ledger().decided(endpoint, deployment, What::Scale(scale));
         self.last_decision = Some(DecisionStatus::new(SystemTime::now(), from, to, reason));
     }
 
@@ -257,13 +281,15 @@ impl<H: Hands> Job<H> {
         self.probes.follow(self.fleet.live(), &self.settings, &probing);
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let gate = &self.parts.gate;
         let status = DeploymentStatus {
             desired: self.desired,
             last_decision: self.last_decision.clone(),
             replicas: self.fleet.statuses(now(), |id| gate.busy(id)),
         };
+        let whose = (&self.parts.endpoint, &self.settings.name);
+        self.told.see(whose, &status.replicas, self.parts.board.ledger());
         self.parts.board.put(&self.parts.endpoint, &self.settings.name, status);
     }
 }

@@ -1,7 +1,7 @@
 //! The log as a whole: what reaches the target, and what is counted as lost.
 
 use std::sync::Mutex;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
 use crate::core::identity::AuthType;
@@ -30,6 +30,7 @@ pub(crate) fn record() -> Record {
         queue_time: Duration::from_millis(2),
         connect_time: Duration::from_millis(1),
         model_time: Some(Duration::from_millis(40)),
+        story: Story::default(),
         body_time: Duration::from_millis(7),
         total_time: Duration::from_micros(50_025),
     }

@@ -1,6 +1,8 @@
-//! `GET /events`: what happens, as server-sent events.
+//! `GET /events`: what happens, as server-sent events: changes and operations, what the ledger's control part decides, and
+//! once a second how many requests were turned away.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State as Shared;
@@ -8,31 +10,97 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use http::StatusCode;
+use serde::Serialize;
+use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, broadcast};
+use tokio::time::Interval;
 
 use super::super::{AdminContext, Failure};
+use super::explain::Explained;
+use crate::control::operations;
+use crate::core::ledger::Entry;
+use crate::observe::ledger::Ledger;
 
 /// Time between two comments when nothing happens, by which both sides learn that the other is there.
 const SILENCE: Duration = Duration::from_secs(15);
 
+/// Time between two looks at what was turned away.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Rejections that are told one by one at each look; the others are only counted.
+const TOLD: usize = 5;
+
 pub(super) async fn stream(
     Shared(context): Shared<AdminContext>,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Failure> {
-    let events = context.shown.operations.events().ok_or_else(|| {
+    let (changes, place) = context.shown.operations.events().ok_or_else(|| {
         Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "too_many_readers",
             "too many read the events; try again later",
         )
     })?;
-    let stream = unfold(events, async |(mut events, place)| {
-        let event = match events.recv().await {
-            Ok(event) => sse::Event::default().json_data(&event).ok()?,
-            // Who is too slow is told how much is missing and looks for itself.
-            Err(RecvError::Lagged(missed)) => sse::Event::default().event("missed").data(missed.to_string()),
-            Err(RecvError::Closed) => return None,
-        };
-        Some((Ok(event), (events, place)))
+    let ledger = context.ledger;
+    let reader = Reader {
+        changes,
+        decisions: ledger.listen(),
+        rejects: ledger.rejects_since(0, 0).0,
+        ledger,
+        looks: tokio::time::interval(LOOK),
+        _place: place,
+    };
+    let stream = unfold(reader, async |mut reader| {
+        let event = reader.next().await?;
+        Some((Ok(event), reader))
     });
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(SILENCE)))
+}
+
+/// One who listens.
+struct Reader {
+    changes: broadcast::Receiver<operations::Event>,
+    decisions: broadcast::Receiver<Arc<Entry>>,
+    ledger: Ledger,
+    looks: Interval,
+    /// Rejections that were told or counted.
+    rejects: u64,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<sse::Event> {
+        loop {
+            tokio::select! {
+                change = self.changes.recv() => return told(&change),
+                decision = self.decisions.recv() => {
+                    let told_as = decision.map(|entry| json!({
+                        "type": "decision",
+                        "decision": Explained::from(Entry::clone(&entry)),
+                    }));
+                    return told(&told_as);
+                }
+                _ = self.looks.tick() => {
+                    let (total, newest) = self.ledger.rejects_since(self.rejects, TOLD);
+                    let count = total.saturating_sub(std::mem::replace(&mut self.rejects, total));
+                    if count > 0 {
+                        let newest: Vec<_> = newest.into_iter().map(Explained::from).collect();
+                        let event = json!({ "type": "rejects", "count": count, "newest": newest });
+                        return sse::Event::default().json_data(event).ok();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Who is too slow is told how much is missing and looks for itself.
+fn told<T: Serialize>(event: &Result<T, RecvError>) -> Option<sse::Event> {
+    match event {
+        Ok(event) => sse::Event::default().json_data(event).ok(),
+        Err(RecvError::Lagged(missed)) => {
+            Some(sse::Event::default().event("missed").data(missed.to_string()))
+        }
+        Err(RecvError::Closed) => None,
+    }
 }

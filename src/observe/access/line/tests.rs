@@ -192,6 +192,7 @@ fn records() -> impl Strategy<Value = Record> {
                 model_time: times.3,
                 body_time: times.4,
                 total_time: times.5,
+                story: crate::observe::ledger::Story::default(),
             }
         },
     )

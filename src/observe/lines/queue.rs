@@ -17,7 +17,7 @@ const ROOM: usize = 256 << 10;
 
 /// What the writer and the handles share.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(in crate::observe) struct Queue {
     state: Mutex<State>,
     /// The writer waits on this, nobody else.
     wake: Condvar,
@@ -41,28 +41,28 @@ struct State {
 
 /// What the writer is to do next.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(in crate::observe) struct Batch {
     /// Whole lines.
-    pub(super) lines: Vec<u8>,
+    pub(in crate::observe) lines: Vec<u8>,
     /// The file is to be opened again when so many bytes have been written.
-    pub(super) reopen_at: Option<usize>,
+    pub(in crate::observe) reopen_at: Option<usize>,
     /// Nothing comes any more.
-    pub(super) closed: bool,
+    pub(in crate::observe) closed: bool,
 }
 
 impl Queue {
-    pub(super) fn new(bound: usize) -> Self {
+    pub(in crate::observe) fn new(bound: usize) -> Self {
         let state = State { lines: Self::buffer(), ..State::default() };
         Self { state: Mutex::new(state), wake: Condvar::new(), bound, lost: AtomicU64::new(0) }
     }
 
     /// An empty buffer for lines.
-    pub(super) fn buffer() -> Vec<u8> {
+    pub(in crate::observe) fn buffer() -> Vec<u8> {
         Vec::with_capacity(ROOM)
     }
 
     /// Takes a line for writing, or counts it as lost where it does not fit.
-    pub(super) fn push(&self, line: &[u8]) {
+    pub(in crate::observe) fn push(&self, line: &[u8]) {
         let mut state = self.lock();
         let before = state.lines.len();
         let after = before + line.len();
@@ -79,30 +79,30 @@ impl Queue {
     }
 
     /// Has the file opened again after what has been pushed so far.
-    pub(super) fn reopen(&self) {
+    pub(in crate::observe) fn reopen(&self) {
         let mut state = self.lock();
         state.reopen_at = Some(state.lines.len());
         self.hurry(state);
     }
 
     /// Lets the writer end when everything is written.
-    pub(super) fn close(&self) {
+    pub(in crate::observe) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
         self.hurry(state);
     }
 
-    pub(super) fn lose(&self, lines: u64) {
+    pub(in crate::observe) fn lose(&self, lines: u64) {
         self.lost.fetch_add(lines, Ordering::Relaxed);
     }
 
-    pub(super) fn lost(&self) -> u64 {
+    pub(in crate::observe) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
     /// Waits for work and takes all of it, leaving the empty buffer `spare` to be filled. The writer had `lines`
     /// the last time, or not: then it may sleep at once.
-    pub(super) fn take(&self, spare: Vec<u8>, had_lines: bool) -> Batch {
+    pub(in crate::observe) fn take(&self, spare: Vec<u8>, had_lines: bool) -> Batch {
         let mut state = self.lock();
         if had_lines {
             let waited = self.wake.wait_timeout_while(state, PAUSE, |state| !state.hurry);

@@ -1,4 +1,4 @@
-//! The access log's thread: takes what has come together, writes it, and counts exactly what was lost.
+//! The writer's thread: takes what has come together, writes it, and counts exactly what was lost.
 //!
 //! A failing target (disk full, closed pipe) is reported once for each spell of failure and never stops the process.
 
@@ -11,10 +11,12 @@ use super::queue::Queue;
 const KEPT: usize = 1 << 20;
 
 /// Opens the target anew.
-pub(super) type Open<W> = Box<dyn FnMut() -> io::Result<W> + Send>;
+pub(in crate::observe) type Open<W> = Box<dyn FnMut() -> io::Result<W> + Send>;
 
 /// The state of the thread.
 pub(super) struct Writer<W> {
+    /// What messages call it.
+    what: &'static str,
     target: W,
     open: Option<Open<W>>,
     queue: Arc<Queue>,
@@ -25,8 +27,8 @@ pub(super) struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    pub(super) fn new(target: W, open: Option<Open<W>>, queue: Arc<Queue>) -> Self {
-        Self { target, open, queue, torn: false, failing: false }
+    pub(super) fn new(what: &'static str, target: W, open: Option<Open<W>>, queue: Arc<Queue>) -> Self {
+        Self { what, target, open, queue, torn: false, failing: false }
     }
 
     /// Writes until the queue is closed and empty.
@@ -63,7 +65,7 @@ impl<W: Write> Writer<W> {
                 self.target = target;
                 self.torn = false;
             }
-            Some(Err(error)) => tracing::error!(%error, "the access log goes on in the old file"),
+            Some(Err(error)) => tracing::error!(%error, "{} goes on in the old file", self.what),
             None => {}
         }
     }
@@ -76,7 +78,7 @@ impl<W: Write> Writer<W> {
         match result {
             Ok(()) if self.failing => {
                 self.failing = false;
-                tracing::info!(lost = self.queue.lost(), "the access log is written again");
+                tracing::info!(lost = self.queue.lost(), "{} is written again", self.what);
             }
             Ok(()) => {}
             Err(error) => {
@@ -84,7 +86,7 @@ impl<W: Write> Writer<W> {
                 self.queue.lose(lines as u64);
                 if !self.failing {
                     self.failing = true;
-                    tracing::error!(%error, lines, "the access log cannot be written; lines are lost and counted");
+                    tracing::error!(%error, lines, "{} cannot be written; lines are lost and counted", self.what);
                 }
             }
         }

@@ -1,0 +1,102 @@
+//! What is told of replicas when something about them changes: to the recording always, to the ledger when a replica that
+//! was ready is not, or is again.
+
+use std::collections::BTreeMap;
+
+use crate::control::board::{ReplicaState, ReplicaStatus};
+use crate::core::ledger::{Standing, What};
+use crate::core::settings::Name;
+use crate::observe::ledger::Ledger;
+
+/// What was told last, by name.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    states: BTreeMap<String, ReplicaState>,
+}
+
+impl Told {
+    /// Tells what has changed since the last call.
+    pub(super) fn see(
+        &mut self,
+        (endpoint, deployment): (&Name, &Name),
+        replicas: &[ReplicaStatus],
+        ledger: &Ledger,
+    ) {
+        let recorder = ledger.recorder();
+        for replica in replicas {
+            let before = self.states.get(&replica.name).copied();
+            if before == Some(replica.state) {
+                continue;
+            }
+            self.states.insert(replica.name.clone(), replica.state);
+            recorder.replica(endpoint, deployment, &replica.name, replica.state.as_str());
+            if let Some(what) = standing(before, replica) {
+                ledger.decided(endpoint, deployment, What::Standing(what));
+            }
+        }
+        if self.states.len() == replicas.len() {
+            return;
+        }
+        self.states.retain(|name, _| {
+            let is_there = replicas.iter().any(|replica| replica.name == *name);
+            if !is_there {
+                recorder.replica(endpoint, deployment, name, "gone");
+            }
+            is_there
+        });
+    }
+}
+
+/// What is worth telling people: starts and ends that were asked for stand with the scale decisions.
+fn standing(before: Option<ReplicaState>, replica: &ReplicaStatus) -> Option<Standing> {
+    let said = replica.detail.as_deref();
+    let because = match (before, replica.state) {
+        (_, ReplicaState::Failed) => said.unwrap_or("it ended by itself"),
+        (_, ReplicaState::Unready) => said.unwrap_or("its probe fails"),
+        (Some(ReplicaState::Unready), ReplicaState::Ready) => "its probe succeeds again",
+        _ => return None,
+    };
+    Some(Standing {
+        replica: replica.name.clone(),
+        standing: replica.state.as_str().to_owned(),
+        because: because.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::ledger::Question;
+
+    fn status(name: &str, state: ReplicaState) -> ReplicaStatus {
+        ReplicaStatus {
+            name: name.to_owned(),
+            address: String::new(),
+            state,
+            detail: None,
+            busy: 0,
+            age_seconds: 0,
+        }
+    }
+
+    #[test]
+    fn a_replica_that_falters_and_comes_back_is_told_once_each() {
+        let (endpoint, deployment) = (Name::parse("demo").unwrap(), Name::parse("blue").unwrap());
+        let (ledger, mut told) = (Ledger::new(), Told::default());
+        use ReplicaState::{Draining, Ready, Starting, Stopping, Unready};
+        for state in [Starting, Ready, Unready, Unready, Ready, Draining, Stopping] {
+            told.see((&endpoint, &deployment), &[status("blue-1", state)], &ledger);
+        }
+        told.see((&endpoint, &deployment), &[], &ledger);
+        assert!(told.states.is_empty());
+        let entries = ledger.find(&Question::default(), 10).entries;
+        let sentences: Vec<_> = entries.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            sentences,
+            [
+                "blue-1 is unready from now on, because its probe fails",
+                "blue-1 is ready from now on, because its probe succeeds again",
+            ]
+        );
+    }
+}

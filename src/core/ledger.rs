@@ -1,0 +1,261 @@
+//! What was decided and why: typed entries, each with the numbers that led to it and a sentence for people.
+//!
+//! Where entries are kept and how they are asked for is `observe::ledger`; nothing here decides anything. Pure.
+
+mod sentence;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One decision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Seconds since 1970.
+    pub at_unix_seconds: f64,
+    /// The endpoint; `None` for a request that belongs to none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The deployment, where one was chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<String>,
+    /// What was decided.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What was decided.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum What {
+    /// A request went to a replica.
+    Route(Route),
+    /// A request was turned away, or its client left, before a replica had it.
+    Reject(Rejection),
+    /// Another number of replicas was asked for.
+    Scale(Scale),
+    /// A replica is thought of differently.
+    Standing(Standing),
+    /// A request was sent to a second replica.
+    Retry(Retry),
+}
+
+/// The kinds of entries, which are kept apart so that many of one push out none of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// [`What::Route`].
+    Route,
+    /// [`What::Reject`].
+    Reject,
+    /// [`What::Scale`].
+    Scale,
+    /// [`What::Standing`].
+    Standing,
+    /// [`What::Retry`].
+    Retry,
+}
+
+/// Why a request came to its deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Chosen {
+    /// Its header named the deployment.
+    Header,
+    /// It took the next turn of the traffic's order.
+    Turn,
+}
+
+/// A request that went to a replica.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    /// `x-request-id`.
+    pub request: String,
+    /// Why it came to its deployment.
+    pub chosen: Option<Chosen>,
+    /// The share of the traffic that the deployment has when this is read, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_now: Option<f64>,
+    /// The replica that it went to last.
+    pub replica: String,
+    /// Replicas that were tried, this one included.
+    pub attempts: u32,
+    /// Milliseconds in the queue.
+    pub queue_ms: f64,
+    /// Milliseconds from its start to the last byte of its answer.
+    pub total_ms: f64,
+    /// The status that the client got; `None` when it had left.
+    pub status: Option<u16>,
+    /// What went wrong after the replica had it (`client_gone`, `model_timeout`, …).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A request that no replica had.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rejection {
+    /// `x-request-id`; empty where the request had none yet.
+    pub request: String,
+    /// Why it came to its deployment, if it came to one.
+    pub chosen: Option<Chosen>,
+    /// The reason's code, as in the answer: `queue_full`, `unauthorized`, …; `client_gone` when the client left.
+    pub reason: String,
+    /// The status of the answer.
+    pub status: Option<u16>,
+    /// Milliseconds in the queue.
+    pub queue_ms: f64,
+    /// What was there when it was refused a slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
+    /// When the client was told to come back, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+}
+
+/// What was there when a request was refused a slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Replicas that admitted requests.
+    pub ready: u32,
+    /// Slots in use.
+    pub busy: u32,
+    /// Slots of the replicas that admitted requests; `None` is no limit.
+    pub slots: Option<u32>,
+    /// Other requests in the queue.
+    pub waiting: u32,
+    /// Milliseconds that a request may wait (`max_queue_wait_ms`).
+    pub max_wait_ms: u64,
+    /// Requests that may wait (`max_queue_length`); `None` is no limit.
+    pub max_length: Option<u32>,
+}
+
+/// Another number of replicas.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scale {
+    /// Replicas asked for before.
+    pub from: u32,
+    /// Replicas asked for from now on.
+    pub to: u32,
+    /// Why, as half a sentence.
+    pub because: String,
+    /// Why, typed, with the numbers; `null` where there are none.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub reason: Value,
+}
+
+/// A change of what is thought of a replica.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The replica.
+    pub replica: String,
+    /// What it is from now on: `ready`, `unready`, `slow`, `ejected`, `probation`, ….
+    pub standing: String,
+    /// Why, as half a sentence.
+    pub because: String,
+}
+
+/// A second replica for one request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Retry {
+    /// `x-request-id`.
+    pub request: String,
+    /// The first replica.
+    pub first: String,
+    /// What happened there, as half a sentence.
+    pub because: String,
+    /// The second replica; `None` when there was no slot or no budget for one.
+    pub second: Option<String>,
+    /// How it ended, as half a sentence.
+    pub result: String,
+}
+
+impl Entry {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match &self.what {
+            What::Route(_) => Kind::Route,
+            What::Reject(_) => Kind::Reject,
+            What::Scale(_) => Kind::Scale,
+            What::Standing(_) => Kind::Standing,
+            What::Retry(_) => Kind::Retry,
+        }
+    }
+
+    /// The request that it is about, if it is about one.
+    pub fn request(&self) -> Option<&str> {
+        match &self.what {
+            What::Route(route) => Some(&route.request),
+            What::Reject(reject) => Some(&reject.request),
+            What::Retry(retry) => Some(&retry.request),
+            What::Scale(_) | What::Standing(_) => None,
+        }
+    }
+}
+
+/// What is asked of a ledger; what is absent excludes nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Question {
+    /// Entries of this endpoint; its case does not count.
+    pub endpoint: Option<String>,
+    /// Entries of this deployment; its case does not count.
+    pub deployment: Option<String>,
+    /// Entries about this request.
+    pub request: Option<String>,
+    /// Entries of this kind.
+    pub kind: Option<Kind>,
+}
+
+impl Question {
+    /// Whether an entry is asked for.
+    pub fn takes(&self, entry: &Entry) -> bool {
+        let same = |asked: &Option<String>, found: Option<&str>| {
+            asked.as_ref().is_none_or(|asked| found.is_some_and(|found| found.eq_ignore_ascii_case(asked)))
+        };
+        same(&self.endpoint, entry.endpoint.as_deref())
+            && same(&self.deployment, entry.deployment.as_deref())
+            && self.request.as_ref().is_none_or(|asked| entry.request() == Some(asked))
+            && self.kind.is_none_or(|kind| kind == entry.kind())
+    }
+}
+
+/// The last so many of a kind. Its memory is taken once.
+#[derive(Clone, Debug)]
+pub struct Ring<T> {
+    kept: VecDeque<T>,
+    most: usize,
+    passed: u64,
+}
+
+impl<T> Ring<T> {
+    /// Keeps the last `most`, which is at least one.
+    pub fn new(most: usize) -> Self {
+        Self { kept: VecDeque::with_capacity(most.max(1)), most: most.max(1), passed: 0 }
+    }
+
+    /// Takes one, for which the oldest goes when there is no room.
+    pub fn push(&mut self, one: T) {
+        if self.kept.len() == self.most {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(one);
+        self.passed += 1;
+    }
+
+    /// Those that are kept, the oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &T> + ExactSizeIterator {
+        self.kept.iter()
+    }
+
+    /// How many are kept at most.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// How many there have been, those that are gone included.
+    pub fn passed(&self) -> u64 {
+        self.passed
+    }
+}

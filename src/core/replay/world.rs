@@ -1,0 +1,356 @@
+//! A deployment in virtual time: the pool and the scale rule of the router, replicas that start and serve as recorded.
+//!
+//! The model: the k-th start takes as long as the k-th that was recorded, later ones the median; a request holds its slot as
+//! long as it did; a replica that is one too many is the one that a scaler would choose. Probes, crashes, retries and
+//! clients that come back are not in it.
+
+mod fleet;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::fleet::{Fleet, Order};
+use super::Step;
+use super::figures::{Change, Figures};
+use super::script::{Script, seconds};
+use crate::core::admission::{
+    Admission, Ask, Limits, Outcome, Pool, ReplicaId, Tally, Tenant, TicketId, Use,
+};
+use crate::core::scale::{Decision, History, Signals, at_once, decide};
+use crate::core::settings::{DeploymentSettings, ScaleSettings};
+
+/// Something that is going to happen; of things at one time, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Done { replica: u64, since: u64 },
+    Ready(u64),
+    Settings(usize),
+    Tick,
+    Leaves(TicketId),
+    Expires(TicketId),
+    Arrives(usize),
+}
+
+/// Lives the script with the settings in its steps; `origin` is what the pool takes for its beginning.
+pub fn simulate(script: &Script, origin: Instant) -> Figures {
+    let Some(first) = script.steps.iter().find_map(settings) else { return Figures::default() };
+    let mut world = World::new(script, Arc::clone(first), origin);
+    while let Some(Reverse((at, event, _))) = world.events.pop() {
+        world.now = at;
+        world.on(event);
+        world.look_when_cold();
+    }
+    world.figures()
+}
+
+fn settings(step: &Step) -> Option<&Arc<DeploymentSettings>> {
+    match step {
+        Step::Settings(_, settings) => Some(settings),
+        Step::Tick(_) => None,
+    }
+}
+
+struct World<'a> {
+    script: &'a Script,
+    settings: Arc<DeploymentSettings>,
+    origin: Instant,
+    now: u64,
+    events: BinaryHeap<Reverse<(u64, Event, u64)>>,
+    counted: u64,
+    pool: Pool,
+    fleet: Fleet,
+    /// Requests that wait, with the time at which they asked.
+    waiting: HashMap<TicketId, (usize, u64)>,
+    history: History,
+    desired: u32,
+    /// What was counted since the last question on time.
+    tally: Tally,
+    asked_between: bool,
+    waits: Vec<u64>,
+    changes: Vec<Change>,
+    rejected: u64,
+    left: u64,
+}
+
+impl<'a> World<'a> {
+    fn new(script: &'a Script, settings: Arc<DeploymentSettings>, origin: Instant) -> Self {
+        let mut world = Self {
+            pool: Pool::new(limits(&settings)),
+            settings,
+            script,
+            origin,
+            now: 0,
+            events: BinaryHeap::new(),
+            counted: 0,
+            fleet: Fleet::new(&script.starts),
+            waiting: HashMap::new(),
+            history: History::default(),
+            desired: 0,
+            tally: Tally::default(),
+            asked_between: false,
+            waits: Vec::new(),
+            changes: Vec::new(),
+            rejected: 0,
+            left: 0,
+        };
+        world.pool.take_tally(origin);
+        for (index, arrival) in script.arrivals.iter().enumerate() {
+            world.at(arrival.at, Event::Arrives(index));
+        }
+        world.ticks();
+        world
+    }
+
+    /// Questions come when they came, or by the interval where that is another one.
+    fn ticks(&mut self) {
+        let mut recorded = Vec::new();
+        for (index, step) in self.script.steps.iter().enumerate() {
+            match step {
+                Step::Settings(t, _) => self.at(*t, Event::Settings(index)),
+                Step::Tick(tick) if tick.how != crate::core::recording::How::AtOnce => recorded.push(tick),
+                Step::Tick(_) => {}
+            }
+        }
+        let Some(first) = recorded.first() else { return };
+        self.desired = first.from;
+        for _ in 0..first.signals.ready.min(first.from) {
+            let id = self.fleet.there_already(first.t);
+            self.admit(id);
+        }
+        let gaps = recorded.windows(2).map(|pair| pair[1].t - pair[0].t);
+        let mut gaps: Vec<u64> = gaps.collect();
+        gaps.sort_unstable();
+        let usual = gaps.get(gaps.len() / 2).copied();
+        let interval = match &self.settings.scale {
+            ScaleSettings::Utilization(rule) => nanos(rule.interval).max(1_000_000),
+            ScaleSettings::Manual { .. } => 1_000_000_000,
+        };
+        // A tenth off is what a busy machine makes of an interval.
+        if usual.is_none_or(|usual| usual.abs_diff(interval) <= interval / 10) {
+            recorded.iter().for_each(|tick| self.at(tick.t, Event::Tick));
+        } else {
+            let times = (0..).map(|number| first.t + number * interval).take_while(|t| *t <= self.script.end);
+            times.for_each(|t| self.at(t, Event::Tick));
+        }
+    }
+
+    fn at(&mut self, at: u64, event: Event) {
+        self.counted += 1;
+        self.events.push(Reverse((at, event, self.counted)));
+    }
+
+    fn instant(&self, at: u64) -> Instant {
+        self.origin + Duration::from_nanos(at)
+    }
+
+    fn on(&mut self, event: Event) {
+        let now = self.instant(self.now);
+        match event {
+            Event::Done { replica, since } => {
+                let id = ReplicaId(replica);
+                let used = Use {
+                    since: self.instant(since),
+                    until: now,
+                    outcome: Outcome::Answered,
+                    tenant: Tenant::default(),
+                };
+                let next = self.pool.release(id, &used);
+                self.serve(next);
+                self.settle();
+            }
+            Event::Ready(replica) => {
+                if self.fleet.ready(replica, self.now) {
+                    self.admit(replica);
+                }
+            }
+            Event::Settings(index) => {
+                if let Some(Step::Settings(_, settings)) = self.script.steps.get(index) {
+                    self.settings = Arc::clone(settings);
+                    let granted = self.pool.set_limits(limits(settings));
+                    self.serve(granted);
+                }
+            }
+            Event::Tick => self.evaluate(),
+            Event::Leaves(ticket) => {
+                if self.waiting.remove(&ticket).is_some() {
+                    let next = self.pool.cancel(ticket, now);
+                    self.left += 1;
+                    self.serve(next);
+                }
+            }
+            Event::Expires(ticket) => {
+                if self.waiting.contains_key(&ticket) && self.pool.expire(ticket, now) {
+                    self.waiting.remove(&ticket);
+                    self.rejected += 1;
+                }
+            }
+            Event::Arrives(index) => self.arrive(index, now),
+        }
+    }
+
+    fn arrive(&mut self, index: usize, now: Instant) {
+        match self.pool.admit(&Ask::default(), now) {
+            Admission::Granted(_, replica) => self.begin(index, self.now, replica),
+            Admission::Queued(ticket) => {
+                self.waiting.insert(ticket, (index, self.now));
+                let longest = nanos(self.settings.request.max_queue_wait);
+                self.at(self.now.saturating_add(longest), Event::Expires(ticket));
+                if let Some(patience) = self.script.arrivals[index].patience {
+                    self.at(self.now.saturating_add(patience), Event::Leaves(ticket));
+                }
+                self.evaluate_at_once();
+            }
+            Admission::Refused => self.rejected += 1,
+        }
+    }
+
+    /// Those that were granted a slot take it.
+    fn serve(&mut self, granted: impl IntoIterator<Item = TicketId>) {
+        for ticket in granted {
+            if let Some(replica) = self.pool.claim(ticket)
+                && let Some((index, asked)) = self.waiting.remove(&ticket)
+            {
+                self.begin(index, asked, replica);
+            }
+        }
+    }
+
+    fn begin(&mut self, index: usize, asked: u64, replica: ReplicaId) {
+        self.waits.push(self.now - asked);
+        let done = self.now.saturating_add(self.script.arrivals[index].service);
+        self.at(done, Event::Done { replica: replica.0, since: self.now });
+    }
+
+    fn admit(&mut self, replica: u64) {
+        let granted = self.pool.admit_replica(ReplicaId(replica));
+        self.serve(granted);
+    }
+
+    /// Somebody waits and nothing was asked for: a scaler does not wait for its interval then.
+    fn look_when_cold(&mut self) {
+        if self.desired == 0 && !self.waiting.is_empty() && self.now <= self.script.end {
+            self.evaluate();
+        }
+    }
+
+    fn evaluate(&mut self) {
+        let seen = self.look();
+        let (cold_n, cold_sum) = self.fleet.take_starts();
+        let seen = Signals { cold_n, cold_sum, ..seen };
+        self.tally = Tally::default();
+        self.asked_between = false;
+        let said = decide(&self.settings.scale, &mut self.history, &seen);
+        self.follow(said);
+    }
+
+    fn evaluate_at_once(&mut self) {
+        if self.asked_between {
+            return;
+        }
+        let seen = self.look();
+        if let Some(said) = at_once(&self.settings.scale, &self.history, &seen) {
+            self.asked_between = true;
+            self.history.raised(seen.t, said.desired);
+            self.follow(said);
+        }
+    }
+
+    fn follow(&mut self, said: Decision) {
+        let from = std::mem::replace(&mut self.desired, said.desired);
+        if from != said.desired {
+            self.changes.push(Change { at: seconds(self.now), from, to: said.desired });
+        }
+        self.settle();
+    }
+
+    /// What a scaler sees now; the counts are since the last question on time.
+    fn look(&mut self) -> Signals {
+        let new = self.pool.take_tally(self.instant(self.now));
+        add(&mut self.tally, &new);
+        let (load, tally) = (self.pool.load(), &self.tally);
+        let ready = load.ready.min(self.desired);
+        let mean =
+            |sum: f64, now: u32| if tally.seconds > 0.0 { sum / tally.seconds } else { f64::from(now) };
+        let (min, max) = match &self.settings.scale {
+            ScaleSettings::Manual { replicas } => (*replicas, *replicas),
+            ScaleSettings::Utilization(rule) => (rule.min, rule.max),
+        };
+        Signals {
+            t: seconds(self.now),
+            dt: tally.seconds,
+            ready,
+            starting: self.desired - ready,
+            draining: load.draining,
+            target: self.desired,
+            inflight: load.busy,
+            inflight_draining: load.busy_draining,
+            queue: load.queued,
+            inflight_avg: mean(tally.busy_time, load.busy),
+            queue_avg: mean(tally.queued_time, load.queued),
+            peak: tally.peak,
+            arrivals: tally.arrivals,
+            admitted: 0,
+            completed: tally.completed,
+            rejected: tally.rejected,
+            service_sum: tally.service_sum,
+            cold_n: 0,
+            cold_sum: 0.0,
+            c: self.settings.request.slots.map_or(0, std::num::NonZeroU32::get),
+            min,
+            max,
+            queue_wait: self.settings.request.max_queue_wait.as_secs_f64(),
+            projected_wait: None,
+        }
+    }
+
+    /// Starts, takes back, drains and ends replicas until there are as many as are asked for.
+    fn settle(&mut self) {
+        for order in self.fleet.settle(self.desired, self.now, |id| self.pool.busy(ReplicaId(id))) {
+            match order {
+                Order::Start { id, ready_at } => self.at(ready_at, Event::Ready(id)),
+                Order::TakeBack(id) => self.admit(id),
+                Order::Drain(id) => {
+                    let granted = self.pool.drain(ReplicaId(id));
+                    self.serve(granted);
+                }
+                Order::Remove(id) => {
+                    let granted = self.pool.remove(ReplicaId(id));
+                    self.serve(granted);
+                }
+            }
+        }
+    }
+
+    fn figures(self) -> Figures {
+        Figures {
+            requests: self.script.arrivals.len() as u64,
+            rejected: self.rejected,
+            left: self.left,
+            replica_seconds: self.fleet.replica_seconds(self.script.end),
+            ..Figures::of(self.waits, &self.changes)
+        }
+    }
+}
+
+fn limits(settings: &DeploymentSettings) -> Limits {
+    Limits { slots: settings.request.slots, max_queue_length: settings.request.max_queue_length }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn add(sum: &mut Tally, next: &Tally) {
+    sum.at = next.at;
+    sum.seconds += next.seconds;
+    sum.arrivals += next.arrivals;
+    sum.rejected += next.rejected;
+    sum.completed += next.completed;
+    sum.service_sum += next.service_sum;
+    sum.busy_time += next.busy_time;
+    sum.busy_draining_time += next.busy_draining_time;
+    sum.queued_time += next.queued_time;
+    sum.peak = sum.peak.max(next.peak);
+}

@@ -1,0 +1,216 @@
+//! The ledger: the last decisions, each with why, until newer ones of its kind push it out.
+//!
+//! A worker puts what it has decided into rings of its own, as it is; it becomes an [`Entry`] when somebody asks. What the
+//! control plane decides is told to those who listen as well. Memory is bounded: [`ROUTES`] and [`REJECTS`] records for
+//! each worker, some 600 KiB, and [`CONTROL`] entries of each other kind in all.
+
+mod passed;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+
+use crate::core::ledger::{Entry, Kind, Question, Ring, What};
+use crate::core::settings::Name;
+use crate::observe::access::Record;
+use crate::observe::recording::Recorder;
+use passed::Passed;
+
+pub use passed::Story;
+
+/// Requests that had a replica, for each worker.
+pub const ROUTES: usize = 1_024;
+/// Requests that had none, for each worker.
+pub const REJECTS: usize = 1_024;
+/// Entries of each other kind.
+pub const CONTROL: usize = 256;
+/// Entries that a slow listener may be behind before it misses some.
+const EVENTS: usize = 256;
+
+/// All decisions that are remembered; clones share them.
+#[derive(Clone, Debug)]
+pub struct Ledger(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    workers: Mutex<Vec<Arc<WorkerLedger>>>,
+    control: Mutex<BTreeMap<Kind, Ring<Arc<Entry>>>>,
+    recorder: Recorder,
+    events: broadcast::Sender<Arc<Entry>>,
+}
+
+/// One worker's part. Its lock is taken by somebody else only while a question is answered.
+#[derive(Debug)]
+pub struct WorkerLedger {
+    rings: Mutex<Rings>,
+    recorder: Recorder,
+    ledger: std::sync::Weak<Shared>,
+}
+
+#[derive(Debug)]
+struct Rings {
+    routes: Ring<Passed>,
+    rejects: Ring<Passed>,
+}
+
+/// How much there is of a kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Entries that are kept.
+    pub entries: usize,
+    /// Entries that are kept at most.
+    pub most: usize,
+    /// Entries since the start, those that are gone included.
+    pub passed: u64,
+    /// The oldest that is kept, in seconds since 1970.
+    pub oldest_unix_seconds: Option<f64>,
+}
+
+/// The answer to a question.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// The newest that were asked for, the oldest of them first.
+    pub entries: Vec<Entry>,
+    /// What there is, by kind.
+    pub kept: BTreeMap<Kind, Kept>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Ledger {
+    /// Empty, and nothing is recorded.
+    pub fn new() -> Self {
+        Self::with(Recorder::off())
+    }
+
+    /// Empty; what passes by goes to this recording as well.
+    pub fn with(recorder: Recorder) -> Self {
+        let events = broadcast::channel(EVENTS).0;
+        Self(Arc::new(Shared { workers: Mutex::default(), control: Mutex::default(), recorder, events }))
+    }
+
+    /// Where what passes by is recorded.
+    pub fn recorder(&self) -> &Recorder {
+        &self.0.recorder
+    }
+
+    /// Rings for one more worker.
+    pub fn worker(&self) -> Arc<WorkerLedger> {
+        let rings = Rings { routes: Ring::new(ROUTES), rejects: Ring::new(REJECTS) };
+        let (rings, recorder) = (Mutex::new(rings), self.0.recorder.clone());
+        let worker = Arc::new(WorkerLedger { rings, recorder, ledger: Arc::downgrade(&self.0) });
+        lock(&self.0.workers).push(Arc::clone(&worker));
+        worker
+    }
+
+    /// Remembers a decision of the control plane and tells it to those who listen.
+    pub fn decided(&self, endpoint: &Name, deployment: &Name, what: What) {
+        let at_unix_seconds = unix_seconds(SystemTime::now());
+        let (endpoint, deployment) = (Some(endpoint.to_string()), Some(deployment.to_string()));
+        self.0.keep(Entry { at_unix_seconds, endpoint, deployment, what });
+    }
+
+    /// What the control plane decides from now on.
+    pub fn listen(&self) -> broadcast::Receiver<Arc<Entry>> {
+        self.0.events.subscribe()
+    }
+
+    /// The newest `last` entries that are asked for.
+    pub fn find(&self, question: &Question, last: usize) -> Found {
+        let mut found = Found::default();
+        for worker in lock(&self.0.workers).iter() {
+            worker.find(question, last, &mut found);
+        }
+        for (kind, ring) in lock(&self.0.control).iter() {
+            found.note(*kind, ring, |entry| entry.at_unix_seconds);
+            let asked = ring.iter().rev().filter(|entry| question.takes(entry));
+            found.entries.extend(asked.take(last).map(|entry| Entry::clone(entry)));
+        }
+        found.entries.sort_by(|one, next| one.at_unix_seconds.total_cmp(&next.at_unix_seconds));
+        let surplus = found.entries.len().saturating_sub(last);
+        found.entries.drain(..surplus);
+        found
+    }
+
+    /// How many requests were turned away so far, and the newest of those beyond `seen`, at most `most`.
+    pub fn rejects_since(&self, seen: u64, most: usize) -> (u64, Vec<Entry>) {
+        let question = Question { kind: Some(Kind::Reject), ..Question::default() };
+        let passed = |found: &Found| found.kept.get(&Kind::Reject).map_or(0, |kept| kept.passed);
+        let total = passed(&self.find(&question, 0));
+        let new = usize::try_from(total.saturating_sub(seen)).unwrap_or(usize::MAX).min(most);
+        if new == 0 { (total, Vec::new()) } else { (total, self.find(&question, new).entries) }
+    }
+}
+
+impl Shared {
+    fn keep(&self, entry: Entry) {
+        let entry = Arc::new(entry);
+        let kind = entry.kind();
+        lock(&self.control).entry(kind).or_insert_with(|| Ring::new(CONTROL)).push(Arc::clone(&entry));
+        // Nobody need listen.
+        let _ = self.events.send(entry);
+    }
+}
+
+impl WorkerLedger {
+    /// Remembers a request that has ended.
+    pub fn take(&self, record: Record) {
+        self.recorder.request(&record);
+        let passed = Passed::from(record);
+        let mut rings = lock(&self.rings);
+        let ring = if passed.had_a_replica() { &mut rings.routes } else { &mut rings.rejects };
+        ring.push(passed);
+    }
+
+    /// Remembers something rarer that was decided about a request, such as a retry, and tells it to those who listen.
+    pub fn decided(&self, endpoint: &Name, deployment: &Name, what: What) {
+        if let Some(shared) = self.ledger.upgrade() {
+            Ledger(shared).decided(endpoint, deployment, what);
+        }
+    }
+
+    fn find(&self, question: &Question, last: usize, found: &mut Found) {
+        let rings = lock(&self.rings);
+        for (kind, ring) in [(Kind::Route, &rings.routes), (Kind::Reject, &rings.rejects)] {
+            found.note(kind, ring, |passed| unix_seconds(passed.at()));
+            if question.kind.is_some_and(|asked| asked != kind) {
+                continue;
+            }
+            let asked = ring.iter().rev().filter(|passed| passed.may_be(question)).map(Passed::entry);
+            found.entries.extend(asked.filter(|entry| question.takes(entry)).take(last));
+        }
+    }
+}
+
+impl Found {
+    fn note<T>(&mut self, kind: Kind, ring: &Ring<T>, at: impl Fn(&T) -> f64) {
+        let kept = self.kept.entry(kind).or_default();
+        kept.entries += ring.iter().len();
+        kept.most += ring.most();
+        kept.passed += ring.passed();
+        let oldest = ring.iter().next().map(at);
+        kept.oldest_unix_seconds = match (kept.oldest_unix_seconds, oldest) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_seconds(at: SystemTime) -> f64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// A panic elsewhere leaves whole rings: every write is one push.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,144 @@
+//! A request as a worker's ring keeps it: what its record held, moved and not worked on, with a copy of its id.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderValue, StatusCode};
+
+use crate::core::ledger::{Chosen, Entry, Question, Rejection, Route, Seen, What};
+use crate::core::settings::Name;
+use crate::observe::access::Record;
+use crate::observe::ledger::unix_seconds;
+
+/// Longest id (`data::head` lets no longer one pass).
+const LONGEST_ID: usize = 100;
+
+/// What a record tells of decisions, beside what the access log says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Story {
+    /// Why the request came to its deployment.
+    pub chosen: Option<Chosen>,
+    /// Replicas that were tried.
+    pub attempts: u32,
+    /// What was there when it was refused a slot.
+    pub seen: Option<Seen>,
+    /// When the client was told to come back.
+    pub retry_after: Option<Duration>,
+}
+
+#[derive(Debug)]
+pub(super) struct Passed {
+    ended_at: SystemTime,
+    endpoint: Option<Name>,
+    deployment: Option<Name>,
+    replica: Option<Arc<str>>,
+    story: Story,
+    queue_time: Duration,
+    total_time: Duration,
+    status: Option<StatusCode>,
+    reason: Option<&'static str>,
+    id: Id,
+}
+
+impl From<Record> for Passed {
+    fn from(record: Record) -> Self {
+        Self {
+            ended_at: record.started_at + record.total_time,
+            id: Id::of(record.request_id.as_ref()),
+            endpoint: record.endpoint,
+            deployment: record.deployment,
+            replica: record.replica,
+            story: record.story,
+            queue_time: record.queue_time,
+            total_time: record.total_time,
+            status: record.status,
+            reason: record.reason,
+        }
+    }
+}
+
+impl Passed {
+    pub(super) fn at(&self) -> SystemTime {
+        self.ended_at
+    }
+
+    pub(super) fn had_a_replica(&self) -> bool {
+        self.replica.is_some()
+    }
+
+    /// Whether it is worth to be made an entry, as far as is seen at once.
+    pub(super) fn may_be(&self, question: &Question) -> bool {
+        question.request.as_ref().is_none_or(|asked| self.id.as_bytes() == asked.as_bytes())
+    }
+
+    pub(super) fn entry(&self) -> Entry {
+        let request = String::from_utf8_lossy(self.id.as_bytes()).into_owned();
+        let (queue_ms, total_ms) = (millis(self.queue_time), millis(self.total_time));
+        let status = self.status.map(|status| status.as_u16());
+        let reason = self.reason.map(str::to_owned);
+        let Story { chosen, attempts, seen, retry_after } = self.story;
+        let what = match &self.replica {
+            Some(replica) => What::Route(Route {
+                request,
+                chosen,
+                share_now: None,
+                replica: replica.to_string(),
+                attempts,
+                queue_ms,
+                total_ms,
+                status,
+                reason,
+            }),
+            None => What::Reject(Rejection {
+                request,
+                chosen,
+                reason: reason.unwrap_or_else(|| "answered".to_owned()),
+                status,
+                queue_ms,
+                seen,
+                retry_after_ms: retry_after.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            }),
+        };
+        Entry {
+            at_unix_seconds: unix_seconds(self.ended_at),
+            endpoint: self.endpoint.as_ref().map(ToString::to_string),
+            deployment: self.deployment.as_ref().map(ToString::to_string),
+            what,
+        }
+    }
+}
+
+/// To a thousandth.
+fn millis(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1_000.0
+}
+
+/// An id in place. A header's value can be a piece of the buffer that its connection was read into, all of which it would
+/// keep in memory.
+#[derive(Clone, Copy)]
+struct Id {
+    length: u8,
+    bytes: [u8; LONGEST_ID],
+}
+
+impl Id {
+    fn of(value: Option<&HeaderValue>) -> Self {
+        let mut id = Self { length: 0, bytes: [0; LONGEST_ID] };
+        if let Some(value) = value {
+            let length = value.len().min(LONGEST_ID);
+            id.bytes[..length].copy_from_slice(&value.as_bytes()[..length]);
+            id.length = length as u8;
+        }
+        id
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+impl std::fmt::Debug for Id {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(self.as_bytes()))
+    }
+}

@@ -1,0 +1,102 @@
+//! What is kept, for how long, and that it is found.
+
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode};
+
+use super::*;
+use crate::core::ledger::{Scale, Seen};
+use crate::observe::access::tests::record;
+
+fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+fn with_id(id: &str) -> Record {
+    Record { request_id: Some(HeaderValue::from_str(id).unwrap()), ..record() }
+}
+
+fn refused(id: &str) -> Record {
+    let seen =
+        Some(Seen { ready: 1, busy: 1, slots: Some(1), waiting: 2, max_wait_ms: 500, max_length: None });
+    let story = Story { seen, retry_after: Some(Duration::from_secs(1)), ..Story::default() };
+    let status = Some(StatusCode::SERVICE_UNAVAILABLE);
+    Record { replica: None, reason: Some("queue_timeout"), status, story, ..with_id(id) }
+}
+
+fn scale(to: u32) -> What {
+    What::Scale(Scale { from: 1, to, because: "of a test".into(), reason: serde_json::Value::Null })
+}
+
+fn about(request: &str) -> Question {
+    Question { request: Some(request.into()), ..Question::default() }
+}
+
+#[test]
+fn a_flood_of_routes_pushes_out_nothing_else() {
+    let ledger = Ledger::new();
+    let (one, other) = (ledger.worker(), ledger.worker());
+    one.take(refused("early"));
+    ledger.decided(&name("demo"), &name("blue"), scale(5));
+    for number in 0..3 * ROUTES {
+        one.take(with_id(&number.to_string()));
+    }
+    other.take(with_id("elsewhere"));
+    let all = ledger.find(&Question::default(), usize::MAX);
+    assert_eq!(all.entries.len(), ROUTES + 3);
+    assert!(all.entries.is_sorted_by(|one, next| one.at_unix_seconds <= next.at_unix_seconds));
+    let routes = &all.kept[&Kind::Route];
+    assert_eq!((routes.entries, routes.most, routes.passed), (ROUTES + 1, 2 * ROUTES, 3 * ROUTES as u64 + 1));
+    for (request, found) in [("early", 1), ("0", 0), ("3000", 1), ("elsewhere", 1)] {
+        assert_eq!(ledger.find(&about(request), 10).entries.len(), found, "{request}");
+    }
+    let scales = ledger.find(&Question { kind: Some(Kind::Scale), ..Question::default() }, 10).entries;
+    assert_eq!(scales.len(), 1);
+}
+
+#[test]
+fn each_kind_of_the_control_plane_is_bounded() {
+    let ledger = Ledger::new();
+    for to in 0..2 * CONTROL as u32 {
+        ledger.decided(&name("demo"), &name("blue"), scale(to));
+    }
+    let found = ledger.find(&Question::default(), usize::MAX);
+    assert_eq!(found.entries.len(), CONTROL);
+    let last = ledger.find(&Question::default(), 1).entries;
+    assert!(matches!(&last[0].what, What::Scale(scale) if scale.to == 2 * CONTROL as u32 - 1), "{last:?}");
+}
+
+#[test]
+fn an_id_of_any_length_is_found() {
+    let ledger = Ledger::new();
+    let worker = ledger.worker();
+    let long = "x".repeat(100);
+    worker.take(refused(&long));
+    worker.take(with_id("short"));
+    assert_eq!(ledger.find(&about(&long), 5).entries.len(), 1);
+    assert_eq!(ledger.find(&about("short"), 5).entries.len(), 1);
+    assert_eq!(ledger.find(&about("shor"), 5).entries.len(), 0);
+}
+
+#[test]
+fn rejects_are_counted_and_the_newest_are_told() {
+    let ledger = Ledger::new();
+    let worker = ledger.worker();
+    worker.take(refused("first"));
+    let (seen, entries) = ledger.rejects_since(0, 2);
+    assert_eq!((seen, entries.len()), (1, 1));
+    assert_eq!(ledger.rejects_since(seen, 2), (1, Vec::new()));
+    for id in ["a", "b", "c"] {
+        worker.take(refused(id));
+    }
+    let (seen, entries) = ledger.rejects_since(seen, 2);
+    assert_eq!((seen, entries.len()), (4, 2));
+}
+
+#[tokio::test]
+async fn decisions_of_the_control_plane_are_told() {
+    let ledger = Ledger::new();
+    let mut events = ledger.listen();
+    ledger.decided(&name("demo"), &name("blue"), scale(5));
+    assert_eq!(events.recv().await.unwrap().to_string(), "blue: from 1 to 5 replicas, because of a test");
+}

@@ -47,11 +47,7 @@ impl Rate {
         let one_second = NonZeroU32::new(thousandths.get().div_ceil(1_000)).unwrap_or(NonZeroU32::MIN);
         // Upwards to whole nanoseconds, so that the rate is never exceeded.
         let nanoseconds = 1_000_000_000_000_u64.div_ceil(thousandths.get().into());
-        Self {
-            thousandths,
-            burst: burst.unwrap_or(one_second),
-            interval: Duration::from_nanos(nanoseconds),
-        }
+        Self { thousandths, burst: burst.unwrap_or(one_second), interval: Duration::from_nanos(nanoseconds) }
     }
 
     /// Thousandths of a request a second.

@@ -59,10 +59,7 @@ impl Counters {
             rate: allowed.rate.map(|rate| self.rate_left(rate, now)),
             quota: allowed.quota.map(|quota| {
                 let window = self.roll(quota, unix);
-                Left {
-                    remaining: quota.requests.get().saturating_sub(self.used),
-                    reset: window.left(unix),
-                }
+                Left { remaining: quota.requests.get().saturating_sub(self.used), reset: window.left(unix) }
             }),
         }
     }

@@ -67,7 +67,10 @@ fn the_answer_to_a_refusal_is_true() {
                     NOW + after + denied.retry - Duration::from_nanos(1)
                 ));
                 after += denied.retry;
-                assert!(admits(&mut counters, &allowed, start + after, NOW + after), "{denied:?} at {after:?}");
+                assert!(
+                    admits(&mut counters, &allowed, start + after, NOW + after),
+                    "{denied:?} at {after:?}"
+                );
                 passed += 1;
             }
         }
@@ -79,8 +82,7 @@ fn the_answer_to_a_refusal_is_true() {
 #[test]
 fn a_refused_request_uses_nothing() {
     let allowed = Allowance { concurrency: NonZeroU32::new(1), ..Allowance::default() };
-    let allowed =
-        Allowance { rate: Some(rate(1_000, 2)), quota: Some(quota(2, Period::Day)), ..allowed };
+    let allowed = Allowance { rate: Some(rate(1_000, 2)), quota: Some(quota(2, Period::Day)), ..allowed };
     let (mut counters, now) = (Counters::default(), Instant::now());
     assert!(admits(&mut counters, &allowed, now, NOW));
     for _ in 0..10 {

@@ -14,8 +14,8 @@ fn wall() -> SystemTime {
 
 /// An endpoint whose clients are `batch` and `live`.
 fn settings(batch: Option<Allowance>, default: Allowance) -> EndpointSettings {
-    let text = "endpoints: [{name: demo, auth_mode: key, clients: [{name: batch, key: batch-0123456789}, \
-        {name: live, key: live-0123456789}], deployments: [{name: blue, replicas: ['http://127.0.0.1:1']}]}]";
+    let text = "endpoints: [{name: demo, auth_mode: key, clients: [{name: batch, key: batch-key-0123456789}, \
+        {name: live, key: live-key-0123456789}], deployments: [{name: blue, replicas: ['http://127.0.0.1:1']}]}]";
     let loaded = crate::config::parse_with("test", text, std::path::Path::new("/"), &|_| None).unwrap();
     let mut settings = EndpointSettings::clone(&loaded.settings.endpoints[0]);
     settings.default_limits = default;

@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use jsonwebtoken::{EncodingKey, Header};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use scoregate::core::identity::{AuthType, Caller, Identity, JwtAlgorithm, JwtKey, JwtKeys, JwtSettings};
+use scoregate::core::identity::{self, AuthType, Identity, JwtAlgorithm, JwtKey, JwtKeys, JwtSettings};
 use scoregate::core::settings::{AuthMode, AuthSettings, Key};
 use scoregate::data::gate::Gate;
 use scoregate::data::head::Forwarding;
@@ -235,8 +235,11 @@ fn ended() -> (World, Vec<OpenRecord>) {
         fields.endpoint = Some(endpoint.settings.name.clone());
         fields.deployment = Some(deployment.settings.name.clone());
         fields.replica = Some("blue-1".into());
-        fields.identity =
-            Some(Identity { auth: AuthType::Key, subject: Some("primary".into()), caller: Caller::Key });
+        fields.identity = Some(Identity {
+            auth: AuthType::Key,
+            subject: Some("primary".into()),
+            caller: identity::Caller::Key,
+        });
         fields.request_id = Some(HeaderValue::from_static("8f14e45f-ceea-467f-a8f5-9f1b2c3d4e5f"));
         (fields.request_bytes, fields.response_bytes) = (200, 200);
         fields.model_time = Some(Duration::from_millis(40));

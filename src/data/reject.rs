@@ -347,6 +347,21 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_told_to_come_back_too_early() {
+        let after = |retry| {
+            let limit = Limit::Concurrency(NonZeroU32::MIN);
+            let response = Reject::Limited(Denied { limit, retry }).response(Profile::Aks);
+            let header = |name: HeaderName| response.headers()[name].to_str().unwrap().to_owned();
+            (header(RETRY_AFTER), header(RETRY_AFTER_MS))
+        };
+        let told = |seconds: &str, millis: &str| (seconds.to_owned(), millis.to_owned());
+        assert_eq!(after(Duration::from_nanos(1)), told("1", "1"));
+        assert_eq!(after(Duration::ZERO), told("1", "1"));
+        assert_eq!(after(Duration::from_nanos(1_000_000_001)), told("2", "1001"));
+        assert_eq!(after(Duration::from_secs(3_600)), told("3600", "3600000"));
+    }
+
+    #[test]
     fn every_answer_is_json_with_code_and_message() {
         for reject in every_reject() {
             let body: Value = serde_json::from_slice(reject.response(Profile::Aks).body()).unwrap();

@@ -89,9 +89,11 @@ async fn as_many_at_once_as_may_be_however_they_end() {
     }
     // As soon as the last byte is there.
     replica.act(Act::ok("{}"));
-    for _ in 0..20 {
+    router.reload(&limited(&replica, "concurrency: 1", "")).await.unwrap();
+    for _ in 0..50 {
         assert_eq!(post(SCORE, "{}").bearer(BATCH).send(&router).await.status, StatusCode::OK);
     }
+    router.reload(&limited(&replica, "concurrency: 2", "")).await.unwrap();
     // A client that hangs up, a model that breaks off, an answer that never begins.
     replica.act(Act::Hold);
     for _ in 0..2 {
@@ -142,5 +144,29 @@ async fn two_workers_let_exactly_the_quota_pass_and_a_reload_keeps_the_count() {
     router.reload(&quota(42)).await.unwrap();
     for status in [StatusCode::OK, StatusCode::OK, StatusCode::TOO_MANY_REQUESTS] {
         assert_eq!(post(SCORE, "{}").bearer(KEY).send(&router).await.status, status);
+    }
+}
+
+#[tokio::test]
+async fn each_bearer_of_a_token_is_counted_by_itself() {
+    const SECRET: &str = "a-shared-secret-of-32-characters";
+    let replica = Replica::start();
+    let auth = format!(
+        "auth_mode: jwt\n    jwt: {{ audiences: [demo], keys: [{{ algorithm: HS256, secret: {SECRET} }}] }}\n    \
+         default_limits: {{ quota: {{ requests: 2, per: month }} }}"
+    );
+    let router =
+        Router::start(&blue(&[replica.address()], "").replace("auth_mode: none", &auth)).ready().await;
+    let token = |sub: &str, id: u32| {
+        let claims = serde_json::json!({ "aud": "demo", "exp": 4_000_000_000_u64, "sub": sub, "jti": id });
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+    };
+    for sub in ["ann", "bob"] {
+        // Another token is not another bearer.
+        for (id, status) in [(1, 200), (2, 200), (1, 429), (3, 429)] {
+            let reply = post(SCORE, "{}").bearer(&token(sub, id)).send(&router).await;
+            assert_eq!(reply.status.as_u16(), status, "{sub} {id}");
+        }
     }
 }

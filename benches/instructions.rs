@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use jsonwebtoken::{EncodingKey, Header};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use scoregate::core::identity::{AuthType, Identity, JwtAlgorithm, JwtKey, JwtKeys, JwtSettings};
+use scoregate::core::identity::{self, AuthType, Identity, JwtAlgorithm, JwtKey, JwtKeys, JwtSettings};
 use scoregate::core::settings::{AuthMode, AuthSettings, Key};
 use scoregate::data::gate::Gate;
 use scoregate::data::head::Forwarding;
@@ -136,7 +136,12 @@ impl Caller {
 fn key_of(place: usize, keys: usize) -> Caller {
     let text = |place| format!("a-key-of-many-{place:010}");
     let key = |place| Key { digest: digest_of(text(place).as_bytes()), origin: "inline".to_owned() };
-    let settings = AuthSettings { mode: AuthMode::Key, keys: (0..keys).map(key).collect(), jwt: None };
+    let settings = AuthSettings {
+        mode: AuthMode::Key,
+        keys: (0..keys).map(key).collect(),
+        clients: Vec::new(),
+        jwt: None,
+    };
     Caller::new(&settings, &text(place), None)
 }
 
@@ -163,7 +168,8 @@ fn known_token() -> Caller {
         leeway: Duration::ZERO,
         required_claims: [].into(),
     };
-    let settings = AuthSettings { mode: AuthMode::Jwt, keys: Vec::new(), jwt: Some(rules) };
+    let settings =
+        AuthSettings { mode: AuthMode::Jwt, keys: Vec::new(), clients: Vec::new(), jwt: Some(rules) };
     Caller::new(&settings, &token.expect("a token can be signed"), None)
 }
 
@@ -229,7 +235,11 @@ fn ended() -> (World, Vec<OpenRecord>) {
         fields.endpoint = Some(endpoint.settings.name.clone());
         fields.deployment = Some(deployment.settings.name.clone());
         fields.replica = Some("blue-1".into());
-        fields.identity = Some(Identity { auth: AuthType::Key, subject: Some("primary".into()) });
+        fields.identity = Some(Identity {
+            auth: AuthType::Key,
+            subject: Some("primary".into()),
+            caller: identity::Caller::Key,
+        });
         fields.request_id = Some(HeaderValue::from_static("8f14e45f-ceea-467f-a8f5-9f1b2c3d4e5f"));
         (fields.request_bytes, fields.response_bytes) = (200, 200);
         fields.model_time = Some(Duration::from_millis(40));

@@ -4,6 +4,7 @@ pub mod admission;
 pub mod declared;
 pub mod identity;
 pub mod ledger;
+pub mod quota;
 pub mod recording;
 pub mod replay;
 pub mod route;

@@ -10,6 +10,7 @@ pub mod listener;
 pub mod nudge;
 pub mod peer;
 pub mod proxy;
+pub mod quota;
 pub mod record;
 pub mod reject;
 pub mod signal;

@@ -252,6 +252,8 @@ fn secrets_do_not_appear_in_reports() {
         "endpoints: [{name: demo, keys: hunter2-hunter2-hunter2}]",
         "endpoints: [{name: demo, key: hunter2-hunter2-hunter2}]",
         "admin: {address: x, key: hunter2}",
+        "endpoints: [{name: demo, clients: [{name: x, key: hunter2-hunter2}, {key: hunter2-hunter2-hunter2}, \
+         {name: one, key: hunter2-hunter2-hunter2, secondary_key: hunter2-hunter2-hunter2, secret: hunter2}]}]",
         "admin:\n  sekret: hunter2-hunter2: x\n",
         "sekret: hunter2-hunter2\nsekret: hunter2-hunter2\n",
         "endpoints: [{name: demo, jwt: {keys: [{algorithm: HS256, secret: hunter2}, {algorithm: RS256, \
@@ -267,13 +269,73 @@ fn secrets_do_not_appear_in_reports() {
         assert!(!report.to_string().contains("hunter2"), "{report}");
         assert!(!format!("{report:?}").contains("hunter2"), "{report:?}");
     }
-    let text = "endpoints: [{name: demo, keys: {primary: hunter2-hunter2-hunter2}, deployments: [{name: blue, \
+    let text = "endpoints: [{name: demo, keys: {primary: hunter2-hunter2-hunter2}, clients: [{name: one, \
+        key: also-hunter2-hunter2}], deployments: [{name: blue, \
         replicas: [http://a]}]}]";
     let settings = parse(text).unwrap().settings;
     let effective = config::effective(&settings);
     assert!(!effective.contains("hunter2") && !format!("{settings:?}").contains("hunter2"));
     assert!(effective.contains("primary: \"***\"") || effective.contains("primary: '***'"), "{effective}");
     assert!(messages(&effective)[0].contains("too short"), "a placeholder must not become a key");
+}
+
+#[test]
+fn clients_and_limits_must_be_able_to_hold() {
+    let endpoint = |rest: &str| {
+        format!("endpoints: [{{name: demo, {rest}, deployments: [{{name: blue, replicas: [http://a]}}]}}]")
+    };
+    let client = |rest: &str| endpoint(&format!("clients: [{{name: one, key: env:ONE, {rest}}}]"));
+    let cases = [
+        (endpoint("clients: []"), "`keys` is missing in endpoint `demo`"),
+        (endpoint("clients: [{name: one}]"), "`key` is missing in this client"),
+        (endpoint("clients: [{key: env:ONE}]"), "`name` is missing in a client"),
+        (endpoint("clients: [{name: Primary, key: env:ONE}]"), "a client must not be called `Primary`"),
+        (endpoint("clients: [{name: 1one, key: env:ONE}]"), "is not a name of a client"),
+        (
+            endpoint("clients: [{name: one, key: env:ONE}, {name: ONE, key: env:TWO}]"),
+            "two clients are called `ONE`",
+        ),
+        (
+            endpoint("clients: [{name: one, key: env:ONE}, {name: two, key: env:ONE}]"),
+            "the same key is a key of the client `one` already",
+        ),
+        (client("secondary_key: env:ONE"), "the same key is a key of the client `one` already"),
+        (
+            endpoint("keys: {primary: env:ONE}, clients: [{name: one, key: env:ONE}]"),
+            "the same key is `primary` of `keys` already",
+        ),
+        (client("limits: {burst: 3}"), "`burst` is only for `requests_per_second`"),
+        (client("limits: {concurrency: 0}"), "a whole number from 1 to 1000000"),
+        (client("limits: {requests_per_second: 0}"), "a number from 0.001 to 1000000"),
+        (client("limits: {requests_per_second: 0.0005}"), "a number from 0.001 to 1000000"),
+        (client("limits: {requests_per_second: 1, burst: 0}"), "a whole number from 1 to 1000000"),
+        (client("limits: {quota: {requests: 0, per: day}}"), "a whole number from 1 to"),
+        (client("limits: {quota: {requests: 1}}"), "`per` is missing in `quota`"),
+        (client("limits: {quota: {per: day}}"), "`requests` is missing in `quota`"),
+        (client("limits: {quota: {requests: 1, per: week}}"), "`per` must be one of"),
+        (client("class: urgent"), "`class` must be one of"),
+    ];
+    for (text, expected) in cases {
+        let found = parse(&text).map(|loaded| loaded.settings).unwrap_err();
+        assert!(found.to_string().contains(expected), "{text}\n{found}");
+        assert_eq!(found.errors().count(), 1, "{text}\n{found}");
+    }
+    // Clients are enough; a mode that takes no keys has no use for them.
+    assert_eq!(parse(&client("class: critical")).unwrap().warnings, []);
+    for rest in ["clients: [{name: one, key: env:ONE}]", "default_limits: {concurrency: 1}"] {
+        let loaded = parse(&endpoint(&format!("auth_mode: none, {rest}"))).unwrap();
+        assert!(loaded.warnings[0].to_string().contains("has no effect"), "{:?}", loaded.warnings);
+        assert!(loaded.settings.endpoints[0].auth.clients.is_empty());
+        assert!(loaded.settings.endpoints[0].default_limits.is_unlimited());
+    }
+    let loaded = parse(&endpoint(
+        "default_limits: {requests_per_second: 2.5}, clients: [{name: one, key: env:ONE}, \
+         {name: two, key: env:TWO, limits: {}}]",
+    ));
+    let endpoint = &loaded.unwrap().settings.endpoints[0];
+    assert_eq!(endpoint.default_limits.rate.unwrap().burst().get(), 3);
+    assert_eq!(endpoint.auth.clients[0].limits, None);
+    assert!(endpoint.auth.clients[1].limits.unwrap().is_unlimited());
 }
 
 #[test]
@@ -520,6 +582,39 @@ fn endpoint(name: &'static str) -> BoxedStrategy<Value> {
         (1..86_401u32).prop_map(|refresh| json!({ "auth_mode": "KEY_OR_JWT", "keys": { "primary": "env:A" },
             "jwt": { "issuers": ["i"], "jwks_url": "https://x/y", "jwks_refresh_s": refresh }})),
     ];
+    let limits = || {
+        merged(vec![
+            some("concurrency", 1..1_000_001u32),
+            prop_oneof![
+                Just(json!({})),
+                (1..1_000_000_000u32).prop_map(|thousandths| json!({ "requests_per_second":
+                    f64::from(thousandths) / 1000.0 })),
+                (1..1_000_001u32, 1..1_000_001u32)
+                    .prop_map(|(rate, burst)| json!({ "requests_per_second": rate, "burst": burst })),
+            ]
+            .boxed(),
+            some(
+                "quota",
+                (
+                    1..1_000_000_000_001u64,
+                    prop_oneof![Just("minute"), Just("hour"), Just("day"), Just("month")],
+                )
+                    .prop_map(|(requests, per)| json!({ "requests": requests, "per": per })),
+            ),
+        ])
+    };
+    let auth = (auth, limits(), limits(), any::<bool>()).prop_map(|(mut auth, limits, own, second)| {
+        if auth.get("keys").is_some() {
+            let batch = json!({ "name": "batch", "key": "env:C", "class": "sheddable", "limits": own });
+            let live = match second {
+                true => json!({ "name": "live", "key": "env:D", "secondary_key": "env:E" }),
+                false => json!({ "name": "live", "key": "env:D", "class": "critical" }),
+            };
+            auth["clients"] = json!([batch, live]);
+            auth["default_limits"] = limits;
+        }
+        auth
+    });
     let traffic = (0..10_001u32).prop_map(|parts| {
         json!({
             "traffic": { "green": f64::from(parts) / 100.0 }, "default": "blue",

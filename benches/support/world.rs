@@ -208,6 +208,7 @@ fn endpoint(settings: &Arc<EndpointSettings>, handles: &Metrics) -> Endpoint {
             .collect(),
         verifier: Arc::new(Verifier::new(&settings.auth).expect("the demo's keys are good")),
         metrics: handles.deployment(Some(&settings.name), None),
+        limiter: None,
         turn: Arc::new(AtomicU64::new(0)),
     }
 }

@@ -6,13 +6,17 @@ use std::time::Duration;
 use super::diagnostic::Place;
 use super::field::{At, Entries, Field};
 use super::secret::SecretRef;
-use super::units::{Budget, FilePath, Int, Listener, LogTarget, PortRange, ReplicaUrl, RoutePath, Share};
+use super::units::{
+    Budget, FilePath, Int, Listener, LogTarget, PerSecond, PortRange, ReplicaUrl, RoutePath, Share,
+};
 use super::{check, file};
 use crate::core::identity::{JwtAlgorithm, JwtKey, JwtKeys, JwtSettings};
+use crate::core::quota::Allowance;
 use crate::core::settings::{
-    AccessLogTarget, AuthMode, AuthSettings, CorsSettings, DeploymentKind, DeploymentSettings,
-    EndpointSettings, Key, ListenSettings, ProbeSettings, ProcessSettings, Profile, ProviderSettings,
-    RecordingSettings, ReplicaRoutes, RequestSettings, ScalePolicy, ScaleSettings, Settings,
+    AccessLogTarget, AuthMode, AuthSettings, ClientSettings, CorsSettings, DeploymentKind,
+    DeploymentSettings, EndpointSettings, Key, ListenSettings, ProbeSettings, ProcessSettings, Profile,
+    ProviderSettings, RecordingSettings, ReplicaRoutes, RequestSettings, ScalePolicy, ScaleSettings,
+    Settings,
 };
 
 /// The settings as YAML, every default filled in. Secrets appear as references or as `***`, which is not
@@ -87,7 +91,7 @@ fn endpoint(settings: &EndpointSettings) -> file::Endpoint {
     let names = || settings.deployments.iter().map(|deployment| deployment.name.to_string());
     let shares =
         names().zip(settings.traffic.weights()).map(|(name, weight)| (at(name), Share(*weight).into()));
-    let AuthSettings { mode, keys, jwt } = &settings.auth;
+    let AuthSettings { mode, keys, clients, jwt } = &settings.auth;
     file::Endpoint {
         name: settings.name.to_string().into(),
         profile: match settings.profile {
@@ -110,6 +114,10 @@ fn endpoint(settings: &EndpointSettings) -> file::Endpoint {
                 secondary: keys.get(1).map(reference).into(),
             })
             .into(),
+        clients: (!clients.is_empty())
+            .then(|| clients.iter().map(|c| client(c).into()).collect::<Vec<_>>())
+            .into(),
+        default_limits: Some(&settings.default_limits).filter(|it| !it.is_unlimited()).map(limits).into(),
         jwt: jwt.as_ref().map(token_rules).into(),
         cors: settings.cors.as_ref().map(cors).into(),
         scoring_route: settings.scoring_route.clone().map(RoutePath).into(),
@@ -117,6 +125,31 @@ fn endpoint(settings: &EndpointSettings) -> file::Endpoint {
         traffic: Entries(shares.collect()).into(),
         default: settings.default_deployment.and_then(|index| names().nth(index)).into(),
         deployments: list(settings.deployments.iter().map(|settings| deployment(settings))),
+    }
+}
+
+fn client(client: &ClientSettings) -> file::Client {
+    file::Client {
+        name: client.name.to_string().into(),
+        key: client.keys.first().map(reference).into(),
+        secondary_key: client.keys.get(1).map(reference).into(),
+        class: client.class.map(file::RequestClass::from).into(),
+        limits: client.limits.as_ref().map(limits).into(),
+    }
+}
+
+fn limits(allowed: &Allowance) -> file::Limits {
+    file::Limits {
+        concurrency: allowed.concurrency.map(|limit| Int::clamped(limit.get().into())).into(),
+        requests_per_second: allowed.rate.map(|rate| PerSecond(rate.thousandths())).into(),
+        burst: allowed.rate.map(|rate| Int::clamped(rate.burst().get().into())).into(),
+        quota: allowed
+            .quota
+            .map(|quota| file::Quota {
+                requests: int(quota.requests.get()),
+                per: file::Period::from(quota.per).into(),
+            })
+            .into(),
     }
 }
 

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::field::{Entries, Field};
 use super::secret::SecretRef;
-use super::units::{Budget, FilePath, Int, Listener, LogTarget, PortRange, ReplicaUrl, RoutePath, Share};
+use super::units::{
+    Budget, FilePath, Int, Listener, LogTarget, PerSecond, PortRange, ReplicaUrl, RoutePath, Share,
+};
 
 /// Longest time that can be set, in milliseconds: a year. Longer ones would overflow clocks.
 pub(super) const YEAR_MS: u64 = 31_536_000_000;
@@ -164,6 +166,11 @@ Endpoint {
     auth_mode: AuthMode,
     /// The keys of modes `key` and `key_or_jwt`.
     keys: Keys,
+    /// Clients with names, keys and limits of their own, for modes `key` and `key_or_jwt`; beside `keys`, or instead.
+    clients: List<Client>,
+    /// Limits of every caller that has none of its own: of each bearer of a token by itself, of the two keys of `keys`
+    /// together, of each client without `limits`. Default: none.
+    default_limits: Limits,
     /// The rules for tokens of modes `jwt` and `key_or_jwt`.
     jwt: Jwt,
     /// Cross-origin policy for browsers. Without it, OPTIONS is answered with 405.
@@ -214,6 +221,77 @@ Keys {
     /// A second key, so that one can be changed while the other one is in use.
     secondary: SecretRef,
 }
+}
+
+section! {
+/// A client of an endpoint, known by its key.
+#[schemars(extend("required" = ["name", "key"]))]
+Client {
+    /// 3 to 32 letters, digits and hyphens; a letter first, no hyphen last. What access log and metrics call it.
+    name: String,
+    /// `env:NAME`, `file:PATH`, or the key itself; 16 visible ASCII characters or more. No other key of the endpoint.
+    key: SecretRef,
+    /// A second key, so that one can be changed while the other one is in use.
+    secondary_key: SecretRef,
+    /// How much its requests matter where not all can be served.
+    class: RequestClass,
+    /// Its limits, in place of `default_limits`. `{}` is no limits.
+    limits: Limits,
+}
+}
+
+/// How much a request matters.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum RequestClass {
+    /// Served first.
+    Critical,
+    /// Neither.
+    Default,
+    /// The first to be turned away.
+    Sheddable,
+}
+
+section! {
+/// Limits of one caller. A request over one of them is answered with 429, and never comes to a deployment.
+Limits {
+    /// Requests at once, those that wait in the queue included. Default: no limit.
+    concurrency: Int<1, 1_000_000>,
+    /// Requests a second, with up to three decimals. Default: no limit.
+    requests_per_second: PerSecond,
+    /// Requests that may come at the same moment, over which `requests_per_second` evens out. Default: those of one
+    /// second, at least 1.
+    burst: Int<1, 1_000_000>,
+    /// Requests in a window of the calendar. Default: no limit.
+    quota: Quota,
+}
+}
+
+section! {
+/// So many requests in each minute, hour, day or month, from its begin to its end in UTC.
+#[schemars(extend("required" = ["requests", "per"]))]
+Quota {
+    /// Requests in one window.
+    requests: Int<1, 1_000_000_000_000>,
+    /// Which windows.
+    per: Period,
+}
+}
+
+/// A window of the calendar.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum Period {
+    /// 60 seconds.
+    Minute,
+    /// 60 minutes.
+    Hour,
+    /// From midnight to midnight, UTC.
+    Day,
+    /// From the first to the last day, UTC.
+    Month,
 }
 
 section! {

@@ -228,8 +228,16 @@ impl<'a> Builder<'a, '_> {
 
 /// Keys whose values are never shown. `keys` is one where it is a mapping or a single text.
 fn is_secret(parent: &str, key: &str) -> bool {
-    let secret_word =
-        ["keys", "primary", "secondary", "secret", "password", "token", "environment_variables"];
+    let secret_word = [
+        "keys",
+        "primary",
+        "secondary",
+        "secondary_key",
+        "secret",
+        "password",
+        "token",
+        "environment_variables",
+    ];
     secret_word.contains(&key) || (key == "key" && parent != "certificates")
 }
 

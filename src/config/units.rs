@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -181,6 +182,59 @@ impl JsonSchema for Budget {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "number", "minimum": Self::LEAST, "maximum": Self::MOST })
+    }
+}
+
+/// Requests a second, in thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PerSecond(pub(super) NonZeroU32);
+
+/// Most requests a second that can be asked for.
+const MOST_PER_SECOND: f64 = 1_000_000.0;
+
+impl<'de> Deserialize<'de> for PerSecond {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PerSecondVisitor;
+        impl Visitor<'_> for PerSecondVisitor {
+            type Value = PerSecond;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number from 0.001 to 1000000 with at most three decimals")
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<PerSecond, E> {
+                let thousandths = (number * 1000.0).round();
+                // A decimal number is seldom a whole number of thousandths in binary; it is the one nearest to it.
+                let exact = thousandths / 1000.0 == number;
+                let fits = exact && (0.001..=MOST_PER_SECOND).contains(&number);
+                let thousandths = fits.then(|| NonZeroU32::new(thousandths as u32)).flatten();
+                thousandths.map(PerSecond).ok_or_else(|| E::invalid_value(Unexpected::Float(number), &self))
+            }
+        }
+        deserializer.deserialize_f64(PerSecondVisitor)
+    }
+}
+
+impl Serialize for PerSecond {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.get() {
+            whole if whole.is_multiple_of(1000) => serializer.serialize_u32(whole / 1000),
+            thousandths => serializer.serialize_f64(f64::from(thousandths) / 1000.0),
+        }
+    }
+}
+
+impl JsonSchema for PerSecond {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "PerSecond".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number", "minimum": 0.001, "maximum": MOST_PER_SECOND as u32 })
     }
 }
 

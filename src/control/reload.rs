@@ -23,6 +23,7 @@ use crate::core::admission::Limits;
 use crate::core::route::Routes;
 use crate::core::settings::{DeploymentSettings, EndpointSettings, Name, RequestSettings, Settings};
 use crate::data::gate::Gate;
+use crate::data::quota::Limiter;
 use crate::data::verify::{Verifier, VerifierError};
 use crate::data::world::{Deployment, Endpoint, Snapshot};
 use crate::observe::metrics::{self, Metrics};
@@ -256,7 +257,8 @@ impl Configurator {
         let deployments =
             settings.deployments.iter().map(|d| Arc::new(self.deployment(&settings.name, d))).collect();
         let metrics = self.metrics.deployment(Some(&settings.name), None);
-        Endpoint { settings: Arc::clone(settings), deployments, verifier, metrics, turn }
+        let limiter = Limiter::new(settings, before.and_then(|before| before.limiter.as_deref()));
+        Endpoint { settings: Arc::clone(settings), deployments, verifier, limiter, metrics, turn }
     }
 
     fn deployment(&mut self, endpoint: &Name, settings: &Arc<DeploymentSettings>) -> Deployment {

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 pub use claims::{Grant, judge};
 
+use crate::core::admission::Tenant;
+
 mod claims;
 
 /// SHA-256 of a key. Printing it shows nothing.
@@ -105,13 +107,50 @@ pub enum JwtAlgorithm {
 pub struct Identity {
     /// What kind of credential it was (column `AuthType` of the traffic log).
     pub auth: AuthType,
-    /// Who: `primary`, `secondary`, a token's `sub`, or nothing. Cut to 100 bytes, fit to print.
+    /// Who: `primary`, `secondary`, a client's name, a token's `sub`, or nothing. Cut to 100 bytes, fit to print.
     pub subject: Option<Arc<str>>,
+    /// Whom its requests are counted for.
+    pub caller: Caller,
 }
 
 impl Identity {
     /// A caller of an endpoint that asks nothing.
-    pub const ANONYMOUS: Self = Self { auth: AuthType::Anonymous, subject: None };
+    pub const ANONYMOUS: Self = Self { auth: AuthType::Anonymous, subject: None, caller: Caller::Anybody };
+}
+
+/// Whom requests are counted for: what has limits and a fair share of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Caller {
+    /// Nobody in particular.
+    #[default]
+    Anybody,
+    /// The bearer of a token: the begin of the SHA-256 of issuer and subject. Tokens without a subject are one caller for
+    /// each issuer.
+    Bearer([u8; 16]),
+    /// A client, by its place in [`AuthSettings::clients`](crate::core::settings::AuthSettings::clients).
+    Client(u32),
+    /// The endpoint's own keys. They are one caller: a limit that a change of keys doubled would be none.
+    Key,
+}
+
+impl Caller {
+    /// Its place in [`AuthSettings::clients`](crate::core::settings::AuthSettings::clients), if it is a client.
+    pub fn client(self) -> Option<usize> {
+        match self {
+            Self::Client(place) => usize::try_from(place).ok(),
+            Self::Anybody | Self::Bearer(_) | Self::Key => None,
+        }
+    }
+
+    /// Whose fair share its requests take. Bearers may come to share one, one pair in two thousand million.
+    pub fn tenant(self) -> Tenant {
+        match self {
+            Self::Anybody => Tenant(0),
+            Self::Key => Tenant(1),
+            Self::Client(place) => Tenant(place.saturating_add(2)),
+            Self::Bearer([a, b, c, d, ..]) => Tenant(u32::from_le_bytes([a, b, c, d]) | 1 << 31),
+        }
+    }
 }
 
 /// Kind of credential.

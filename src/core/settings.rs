@@ -12,7 +12,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::core::admission::Class;
 use crate::core::identity::{JwtKeys, JwtSettings, KeyDigest};
+use crate::core::quota::Allowance;
 use crate::core::route::Traffic;
 
 /// Everything one file says.
@@ -40,7 +42,9 @@ impl Settings {
                 JwtKeys::Static(keys) => keys.as_slice(),
                 JwtKeys::JwksFile(_) | JwtKeys::JwksUrl { .. } => &[],
             });
-            endpoint.auth.keys.iter().map(|key| &key.origin).chain(tokens.map(|key| &key.origin))
+            let clients = endpoint.auth.clients.iter().flat_map(|client| &client.keys);
+            let keys = endpoint.auth.keys.iter().chain(clients).map(|key| &key.origin);
+            keys.chain(tokens.map(|key| &key.origin))
         });
         let admin = self.admin.key.iter().map(|key| &key.origin);
         admin.chain(endpoints).filter_map(|origin| origin.strip_prefix("env:")).map(str::to_owned).collect()
@@ -183,6 +187,8 @@ pub struct EndpointSettings {
     pub profile: Profile,
     /// Who may call it.
     pub auth: AuthSettings,
+    /// What each caller may do that has no limits of its own.
+    pub default_limits: Allowance,
     /// Cross-origin policy; `None` answers OPTIONS with 405.
     pub cors: Option<CorsSettings>,
     /// One more path that scores, such as `/v1/predict`.
@@ -204,8 +210,23 @@ pub struct AuthSettings {
     pub mode: AuthMode,
     /// Keys; empty unless the mode takes keys. The first is the primary one.
     pub keys: Vec<Key>,
+    /// Clients with keys of their own; empty unless the mode takes keys.
+    pub clients: Vec<ClientSettings>,
     /// Rules for tokens; there when the mode takes tokens.
     pub jwt: Option<JwtSettings>,
+}
+
+/// A client that has a name, keys and limits of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientSettings {
+    /// Its name: what stands for it in log and metrics.
+    pub name: Name,
+    /// One key, or two while one is being changed. All are different from every other key of the endpoint.
+    pub keys: Vec<Key>,
+    /// How much its requests matter; `None` leaves that to others.
+    pub class: Option<Class>,
+    /// What it may do; `None` is what the endpoint allows everybody.
+    pub limits: Option<Allowance>,
 }
 
 /// Which kinds of credential an endpoint accepts.

@@ -14,6 +14,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::core::admission::Ask;
+use crate::core::identity::Caller;
 use crate::core::ledger::{Chosen, Seen};
 use crate::core::route::{Call, Route};
 use crate::core::settings::{EndpointSettings, Profile, RequestSettings};
@@ -22,6 +23,7 @@ use crate::data::cors;
 use crate::data::gate::{Acquire, Permit, Refusal};
 use crate::data::head::{self, Forwarding, Ids, Known, Survey};
 use crate::data::peer::Peer;
+use crate::data::quota::{Limiter, Told};
 use crate::data::record::OpenRecord;
 use crate::data::reject::Reject;
 use crate::data::upstream::{self, Answer, Outgoing, SendError};
@@ -71,6 +73,7 @@ async fn serve(
     let origin = endpoint.settings.cors.as_ref().and_then(|policy| cors::allow(policy, request.headers()));
     let mut ids = None;
     let mut served_by = None;
+    let mut limits = None;
     let path = Path {
         worker: &worker,
         peer: &peer,
@@ -80,6 +83,7 @@ async fn serve(
         record: &mut record,
         ids: &mut ids,
         served_by: &mut served_by,
+        limits: &mut limits,
     };
     let outcome = path.run(request).await;
     let ids = ids.as_ref();
@@ -94,6 +98,9 @@ async fn serve(
     let headers = response.headers_mut();
     if let Some(deployment) = served_by {
         headers.insert(head::DEPLOYMENT, deployment.header.clone());
+    }
+    if let Some(limits) = limits {
+        limits.mark(headers, Instant::now(), SystemTime::now());
     }
     if let Some(origin) = origin {
         origin.mark(headers);
@@ -119,6 +126,7 @@ struct Path<'a> {
     record: &'a mut OpenRecord,
     ids: &'a mut Option<Ids>,
     served_by: &'a mut Option<Arc<Deployment>>,
+    limits: &'a mut Option<Told>,
 }
 
 impl Path<'_> {
@@ -167,7 +175,23 @@ impl Path<'_> {
         let verifier = &self.endpoint.verifier;
         let identity =
             verifier.authorize(headers, now, &mut tokens, &self.peer.last_key).map_err(Reject::Auth)?;
+        let caller = identity.caller;
         record.identity = Some(identity);
+        match &self.endpoint.limiter {
+            None => Ok(()),
+            Some(limiter) => self.limit(limiter, caller),
+        }
+    }
+
+    /// Counts the request for its caller. One that is over a limit never comes to a gate: it is no demand that replicas
+    /// should be started for.
+    fn limit(&mut self, limiter: &Limiter, caller: Caller) -> Result<(), Reject> {
+        let fields = self.record.fields();
+        let Some((told, answer)) = limiter.admit(caller, fields.started, fields.started_at) else {
+            return Ok(());
+        };
+        *self.limits = Some(told);
+        self.record.hold(answer.map_err(Reject::Limited)?);
         Ok(())
     }
 
@@ -434,7 +458,7 @@ fn own_reject(
 ) -> Response<AnswerBody> {
     let fields = record.fields();
     fields.reason = Some(reject.code());
-    fields.story.retry_after = reject.retry_after().map(Duration::from_secs);
+    fields.story.retry_after = reject.retry_after();
     own_answer(reject.response(profile), ids, timing, record)
 }
 

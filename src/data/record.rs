@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{HeaderValue, Request};
 
 use crate::data::peer::Peer;
+use crate::data::quota::Held;
 use crate::observe::access::{AccessLog, Record};
 use crate::observe::ledger::{Story, WorkerLedger};
 use crate::observe::metrics::DeploymentMetrics;
@@ -34,6 +35,8 @@ pub struct OpenRecord {
     /// Is busy until the record is closed.
     peer: Rc<Peer>,
     head_at: Option<Instant>,
+    /// Counts as running for its caller until the answer's last byte is there.
+    held: Option<Held>,
     complete: bool,
 }
 
@@ -71,7 +74,15 @@ impl OpenRecord {
             total_time: Duration::ZERO,
             story: Story::default(),
         };
-        Self { inner: Some(Box::new(record)), metrics: None, sinks, peer, head_at: None, complete: false }
+        Self {
+            inner: Some(Box::new(record)),
+            metrics: None,
+            sinks,
+            peer,
+            head_at: None,
+            held: None,
+            complete: false,
+        }
     }
 
     /// The parts that are filled in along the path.
@@ -82,6 +93,11 @@ impl OpenRecord {
     /// The deployment whose metrics the record goes to.
     pub fn attribute(&mut self, metrics: &Arc<DeploymentMetrics>) {
         self.metrics = Some(Arc::clone(metrics));
+    }
+
+    /// Its caller has limits, and this request counts.
+    pub fn hold(&mut self, held: Held) {
+        self.held = Some(held);
     }
 
     /// The head of the answer goes out now.
@@ -137,6 +153,8 @@ impl OpenRecord {
     pub fn complete(&mut self, now: Instant) {
         if !std::mem::replace(&mut self.complete, true) {
             self.close_times(now);
+            // Before the last byte goes out: whoever has read it may send the next request.
+            self.held = None;
         }
     }
 

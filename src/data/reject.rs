@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::core::identity::AuthError;
+use crate::core::quota::{Denied, Limit};
 use crate::core::settings::Profile;
+
+/// The time to come back, in milliseconds: what clients of Azure OpenAI read before `Retry-After`.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// Why the router answers instead of the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +42,8 @@ pub enum Reject {
     },
     /// The router ends before it could serve the request.
     Draining,
+    /// The caller is over one of its limits.
+    Limited(Denied),
     /// An id header over 100 characters.
     HeaderTooLong {
         /// Its name.
@@ -100,6 +106,7 @@ impl Reject {
             Self::ClientGone => "client_gone",
             Self::ClientTooSlow { .. } => "client_too_slow",
             Self::Draining => "draining",
+            Self::Limited(denied) => denied.limit.code(),
             Self::HeaderTooLong { .. } => "header_too_long",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::ModelBroke => "model_connection_broken",
@@ -125,6 +132,7 @@ impl Reject {
             Self::ClientGone => StatusCode::from_u16(499).expect("499 is a status code"),
             Self::ClientTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::HeaderTooLong { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::ModelBroke | Self::NoReadyReplica { .. } if managed => StatusCode::FAILED_DEPENDENCY,
@@ -141,13 +149,14 @@ impl Reject {
         }
     }
 
-    /// When coming back makes sense, in whole seconds.
-    pub(super) fn retry_after(&self) -> Option<u64> {
+    /// When coming back makes sense.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
+            Self::Limited(denied) => Some(denied.retry),
             Self::Draining
             | Self::NoReadyReplica { .. }
             | Self::QueueFull { .. }
-            | Self::QueueTimeout { .. } => Some(1),
+            | Self::QueueTimeout { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
@@ -163,6 +172,12 @@ impl Reject {
                 format!("the request body did not arrive within {} ms", limit.as_millis())
             }
             Self::Draining => "the router is shutting down; send the request again".to_owned(),
+            Self::Limited(Denied { limit, retry }) => match limit {
+                Limit::Concurrency(_) => format!("over the limit of {limit}; come back when one has ended"),
+                Limit::Quota(_) | Limit::Rate(_) => {
+                    format!("over the limit of {limit}; come back in {} ms", whole_millis(*retry))
+                }
+            },
             Self::HeaderTooLong { header } => format!("{header} must not exceed 100 characters"),
             Self::MethodNotAllowed { allow } => format!("the method is not allowed here; allowed: {allow}"),
             Self::ModelBroke => "the model server broke the connection before it had answered".to_owned(),
@@ -204,6 +219,19 @@ impl Reject {
             Self::ClientTooSlow { limit } | Self::ModelTimeout { limit } => {
                 json!({"setting": "request_timeout_ms", "limit": ms(limit)})
             }
+            Self::Limited(Denied { limit, retry }) => {
+                let mut details = match limit {
+                    Limit::Concurrency(limit) => json!({"setting": "concurrency", "limit": limit}),
+                    Limit::Quota(quota) => json!({
+                        "setting": "quota", "limit": quota.requests, "per": quota.per.as_str(),
+                    }),
+                    Limit::Rate(rate) => json!({
+                        "setting": "requests_per_second", "limit": rate.per_second(), "burst": rate.burst(),
+                    }),
+                };
+                details["retry_after_ms"] = json!(whole_millis(*retry));
+                details
+            }
             Self::NoReadyReplica { waited, limit } | Self::QueueTimeout { waited, limit } => {
                 json!({"setting": "max_queue_wait_ms", "limit": ms(limit), "waited_ms": ms(waited)})
             }
@@ -234,8 +262,10 @@ impl Reject {
         *response.status_mut() = self.status(profile);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(seconds) = self.retry_after() {
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        if let Some(time) = self.retry_after() {
+            let millis = whole_millis(time).max(1);
+            headers.insert(RETRY_AFTER, HeaderValue::from(millis.div_ceil(1_000)));
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
         }
         match self {
             Self::Auth(error) if *error != AuthError::Forbidden => {
@@ -250,9 +280,21 @@ impl Reject {
     }
 }
 
+/// Upwards: who comes back a moment early is refused again.
+fn whole_millis(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::num::{NonZeroU32, NonZeroU64};
+
     use super::*;
+    use crate::core::quota::{Period, Quota, Rate};
+
+    fn limited(limit: Limit) -> Reject {
+        Reject::Limited(Denied { limit, retry: Duration::from_secs(1) })
+    }
 
     fn every_reject() -> Vec<Reject> {
         let ms = Duration::from_millis(500);
@@ -275,6 +317,9 @@ mod tests {
             Reject::ModelTimeout { limit: ms },
             Reject::ModelBroke,
             Reject::Draining,
+            limited(Limit::Concurrency(NonZeroU32::MIN)),
+            limited(Limit::Rate(Rate::new(NonZeroU32::MIN, None))),
+            limited(Limit::Quota(Quota { requests: NonZeroU64::MIN, per: Period::Day })),
         ]
     }
 
@@ -287,13 +332,33 @@ mod tests {
                 reject.code(),
                 reject.status(Profile::Aks).as_u16(),
                 reject.status(Profile::Managed).as_u16(),
-                reject.retry_after().map_or_else(|| "–".to_owned(), |s| format!("{s} s")),
+                match (&reject, reject.retry_after()) {
+                    (_, None) => "–".to_owned(),
+                    (Reject::Limited(Denied { limit: Limit::Quota(_) | Limit::Rate(_), .. }), _) =>
+                        "when one may pass".to_owned(),
+                    (_, Some(time)) => format!("{} s", time.as_secs()),
+                },
             );
             assert!(page.contains(&row), "docs/status-codes.md lacks the row\n{row}");
             assert_eq!(reject.status(Profile::Aks), reject.status(Profile::AksV1));
         }
         let rows = page.lines().filter(|line| line.starts_with("| `")).count();
         assert_eq!(rows, every_reject().len(), "docs/status-codes.md has rows that the table lacks");
+    }
+
+    #[test]
+    fn nobody_is_told_to_come_back_too_early() {
+        let after = |retry| {
+            let limit = Limit::Concurrency(NonZeroU32::MIN);
+            let response = Reject::Limited(Denied { limit, retry }).response(Profile::Aks);
+            let header = |name: HeaderName| response.headers()[name].to_str().unwrap().to_owned();
+            (header(RETRY_AFTER), header(RETRY_AFTER_MS))
+        };
+        let told = |seconds: &str, millis: &str| (seconds.to_owned(), millis.to_owned());
+        assert_eq!(after(Duration::from_nanos(1)), told("1", "1"));
+        assert_eq!(after(Duration::ZERO), told("1", "1"));
+        assert_eq!(after(Duration::from_nanos(1_000_000_001)), told("2", "1001"));
+        assert_eq!(after(Duration::from_secs(3_600)), told("3600", "3600000"));
     }
 
     #[test]

@@ -10,11 +10,12 @@ use aws_lc_rs::digest::{SHA256, digest};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use jsonwebtoken::DecodingKey;
+use serde_json::{Map, Value, json};
 
 use crate::core::identity::{
-    AuthError, AuthType, Identity, JwtAlgorithm, JwtKey, JwtKeys, JwtSettings, KeyDigest, judge,
+    AuthError, AuthType, Caller, Identity, JwtAlgorithm, JwtKey, JwtKeys, JwtSettings, KeyDigest, judge,
 };
-use crate::core::settings::{AuthMode, AuthSettings, Key};
+use crate::core::settings::{AuthMode, AuthSettings};
 
 pub use cache::TokenCache;
 pub use keyset::{JwksSlot, VerifyKey};
@@ -49,7 +50,7 @@ pub enum VerifierError {
 #[derive(Debug)]
 pub struct Verifier {
     mode: AuthMode,
-    keys: Vec<(KeyDigest, Arc<str>)>,
+    keys: Vec<(KeyDigest, Identity)>,
     tokens: Option<Tokens>,
 }
 
@@ -67,7 +68,7 @@ impl Verifier {
     pub fn new(settings: &AuthSettings) -> Result<Self, VerifierError> {
         let takes_keys = matches!(settings.mode, AuthMode::Key | AuthMode::KeyOrJwt);
         let takes_tokens = matches!(settings.mode, AuthMode::Jwt | AuthMode::KeyOrJwt);
-        let keys = if takes_keys { named(&settings.keys) } else { Vec::new() };
+        let keys = if takes_keys { identities(settings) } else { Vec::new() };
         let tokens = match &settings.jwt {
             Some(rules) if takes_tokens => Some(Tokens::new(rules)?),
             None if takes_tokens => return Err(VerifierError::NoTokenRules),
@@ -142,8 +143,8 @@ impl Verifier {
         }
         let credential = bearer(authorization.ok_or(AuthError::Missing)?)?;
         let digest = digest_of(credential);
-        if let Some(name) = self.matching_key(&digest) {
-            return Ok(Identity { auth: AuthType::Key, subject: Some(name) });
+        if let Some(identity) = self.matching_key(&digest) {
+            return Ok(identity);
         }
         match &self.tokens {
             Some(tokens) if looks_like_token(credential) => {
@@ -153,12 +154,12 @@ impl Verifier {
         }
     }
 
-    fn matching_key(&self, presented: &KeyDigest) -> Option<Arc<str>> {
+    fn matching_key(&self, presented: &KeyDigest) -> Option<Identity> {
         let mut found = None;
         // To the end in any case: the time must not tell which key it was.
-        for (digest, name) in &self.keys {
+        for (digest, identity) in &self.keys {
             if verify_slices_are_equal(&digest.0, &presented.0).is_ok() {
-                found = found.or(Some(name));
+                found = found.or(Some(identity));
             }
         }
         found.cloned()
@@ -200,7 +201,7 @@ impl Tokens {
             }
             AuthError::Invalid
         })?;
-        let grant = judge(&claims, &self.rules, now)?;
+        let grant = judge(&claims, &self.rules, now)?.counted_for(bearer_of(&claims));
         let identity = grant.at(now)?.clone();
         cache.insert(place, grant);
         Ok(identity)
@@ -214,13 +215,30 @@ pub fn digest_of(key: &[u8]) -> KeyDigest {
     KeyDigest(bytes)
 }
 
-fn named(keys: &[Key]) -> Vec<(KeyDigest, Arc<str>)> {
+/// Whose each key is.
+fn identities(settings: &AuthSettings) -> Vec<(KeyDigest, Identity)> {
     let name = |place| match place {
         0 => "primary".into(),
         1 => "secondary".into(),
         _ => format!("key {}", place + 1).into(),
     };
-    keys.iter().enumerate().map(|(place, key)| (key.digest, name(place))).collect()
+    let identity = |name: Arc<str>, caller| Identity { auth: AuthType::Key, subject: Some(name), caller };
+    let own = settings.keys.iter().enumerate();
+    let own = own.map(|(place, key)| (key.digest, identity(name(place), Caller::Key)));
+    let clients = (0..).zip(&settings.clients).flat_map(|(place, client)| {
+        let identity = identity(client.name.as_str().into(), Caller::Client(place));
+        client.keys.iter().map(move |key| (key.digest, identity.clone()))
+    });
+    own.chain(clients).collect()
+}
+
+/// The caller that these claims stand for. Issuers do not know of each other's subjects, so both count; a list in JSON,
+/// because no two pairs have the same one.
+fn bearer_of(claims: &Map<String, Value>) -> Caller {
+    let pair = json!([claims.get("iss"), claims.get("sub")]).to_string();
+    let mut start = [0; 16];
+    start.copy_from_slice(&digest_of(pair.as_bytes()).0[..16]);
+    Caller::Bearer(start)
 }
 
 /// The credential of `Bearer <credential>` (RFC 6750 §2.1; the scheme in any case, RFC 9110 §11.1).

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::core::route::Routes;
 use crate::core::settings::{DeploymentSettings, EndpointSettings, Settings};
 use crate::data::gate::Gate;
+use crate::data::quota::Limiter;
 use crate::data::verify::Verifier;
 use crate::observe::metrics::DeploymentMetrics;
 
@@ -32,6 +33,8 @@ pub struct Endpoint {
     pub deployments: Vec<Arc<Deployment>>,
     /// Knows the endpoint's keys; carried on while the settings of authentication stay the same.
     pub verifier: Arc<Verifier>,
+    /// Limits of its callers; `None` where nobody has any. What was used is carried on.
+    pub limiter: Option<Arc<Limiter>>,
     /// Handles of the metrics of requests that never came to a deployment.
     pub metrics: Arc<DeploymentMetrics>,
     /// Requests that were split so far; carried from one snapshot to the next.

@@ -4,6 +4,7 @@
 //! Gauges do not live here: whoever renders sets them from the state itself, in a recorder that lasts for one text.
 //! So nothing that was removed can be left standing.
 
+mod clients;
 pub mod names;
 mod requests;
 
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::core::settings::Name;
 use crate::shutdown::Drain;
+pub use clients::{ClientMetrics, LimitMetrics};
 use names::{ALL, Kind};
 pub use requests::{DeploymentMetrics, Metrics};
 

@@ -48,14 +48,24 @@ impl Check<'_> {
         let wants_jwt = matches!(mode, AuthMode::Jwt | AuthMode::KeyOrJwt);
         if known {
             let keys = endpoint.keys.given().map(|at| at.place);
-            self.needed("keys", wants_keys, endpoint.keys.is_absent(), keys, label, place);
+            let no_client = match &endpoint.clients {
+                Field::Absent => true,
+                Field::Bad => false,
+                Field::Given(at) => at.value.is_empty(),
+            };
+            let no_key = endpoint.keys.is_absent() && no_client;
+            self.needed("keys", wants_keys, no_key, keys, label, place);
+            let clients = endpoint.clients.given().map(|at| at.place);
+            self.needed("clients", wants_keys, false, clients, label, place);
             let jwt = endpoint.jwt.given().map(|at| at.place);
             self.needed("jwt", wants_jwt, endpoint.jwt.is_absent(), jwt, label, place);
         }
         let keys = endpoint.keys.given().map(|at| self.keys(at)).unwrap_or_default();
         let jwt = endpoint.jwt.given().and_then(|at| self.jwt(at));
+        let clients = self.clients(&endpoint.clients, &keys);
         AuthSettings {
             mode,
+            clients: if wants_keys { clients } else { Vec::new() },
             keys: if wants_keys { keys } else { Vec::new() },
             jwt: jwt.filter(|_| wants_jwt),
         }

@@ -46,6 +46,7 @@ impl Check<'_> {
         let label =
             name.as_ref().map_or_else(|| "this endpoint".to_owned(), |name| format!("endpoint `{name}`"));
         let auth = self.auth(endpoint, &label, *place);
+        let default_limits = self.default_limits(endpoint, &auth, &label);
         let cors = endpoint.cors.given().map(|cors| self.cors(cors));
         let scoring_route = self.scoring_route(&endpoint.scoring_route);
         let deployments = self.deployments(endpoint, name.as_ref(), &label, *place, profile, limit);
@@ -54,6 +55,7 @@ impl Check<'_> {
             name: name?,
             profile,
             auth,
+            default_limits,
             cors,
             scoring_route,
             server_timing: endpoint.server_timing.value().copied().unwrap_or(false),

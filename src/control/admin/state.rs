@@ -237,7 +237,8 @@ pub(crate) mod tests {
         EndpointSettings {
             name: Name::parse("demo").unwrap(),
             profile: Profile::Aks,
-            auth: AuthSettings { mode: AuthMode::None, keys: Vec::new(), jwt: None },
+            auth: AuthSettings { mode: AuthMode::None, keys: Vec::new(), clients: Vec::new(), jwt: None },
+            default_limits: crate::core::quota::Allowance::default(),
             cors: None,
             scoring_route: None,
             server_timing: false,

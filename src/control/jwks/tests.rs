@@ -25,7 +25,13 @@ fn verifier(keys: JwtKeys) -> Verifier {
         leeway: Duration::ZERO,
         required_claims: [].into(),
     };
-    Verifier::new(&AuthSettings { mode: AuthMode::Jwt, keys: Vec::new(), jwt: Some(rules) }).unwrap()
+    Verifier::new(&AuthSettings {
+        mode: AuthMode::Jwt,
+        keys: Vec::new(),
+        clients: Vec::new(),
+        jwt: Some(rules),
+    })
+    .unwrap()
 }
 
 fn url_verifier(url: String, refresh: Duration) -> Verifier {

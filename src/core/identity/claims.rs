@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{AuthError, AuthType, Identity, JwtSettings};
+use super::{AuthError, AuthType, Caller, Identity, JwtSettings};
 
 /// Last second of the year 9999. Later times are mistakes (milliseconds, mostly) that would never expire.
 const LATEST_TIME: u64 = 253_402_300_799;
@@ -21,6 +21,13 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// The same for a caller whose requests are counted.
+    #[must_use]
+    pub fn counted_for(mut self, caller: Caller) -> Self {
+        self.identity.caller = caller;
+        self
+    }
+
     /// The identity, if it holds at `now` (seconds since 1970).
     ///
     /// # Errors
@@ -49,7 +56,11 @@ pub fn judge(claims: &Map<String, Value>, rules: &JwtSettings, now: u64) -> Resu
         None => 0,
     };
     let grant = Grant {
-        identity: Identity { auth: AuthType::Jwt, subject: claims.get("sub").and_then(printable_subject) },
+        identity: Identity {
+            auth: AuthType::Jwt,
+            subject: claims.get("sub").and_then(printable_subject),
+            caller: Caller::Anybody,
+        },
         from: begins.saturating_sub(leeway),
         until: expires.saturating_add(leeway),
     };

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use serde_json::{Value, json};
 
 use super::testkeys::{RSA, Signer, sign};
 use super::*;
+use crate::core::settings::{ClientSettings, Key, Name};
 
 const NOW: u64 = 1_800_000_000;
 
@@ -31,7 +31,12 @@ fn rules(keys: JwtKeys) -> JwtSettings {
 }
 
 fn settings(mode: AuthMode, keys: JwtKeys) -> AuthSettings {
-    AuthSettings { mode, keys: vec![key("first"), key("second")], jwt: Some(rules(keys)) }
+    AuthSettings {
+        mode,
+        keys: vec![key("first"), key("second")],
+        clients: Vec::new(),
+        jwt: Some(rules(keys)),
+    }
 }
 
 fn with_keys(keys: Vec<JwtKey>) -> Verifier {
@@ -48,7 +53,11 @@ fn bear(verifier: &Verifier, credential: &str) -> Result<Identity, AuthError> {
 }
 
 fn who(auth: AuthType, subject: &str) -> Result<Identity, AuthError> {
-    Ok(Identity { auth, subject: Some(subject.into()) })
+    let caller = match auth {
+        AuthType::Jwt => bearer_of(json!({ "sub": subject }).as_object().unwrap()),
+        AuthType::Anonymous | AuthType::Key => Caller::Key,
+    };
+    Ok(Identity { auth, subject: Some(subject.into()), caller })
 }
 
 fn claims() -> Value {
@@ -138,6 +147,49 @@ fn the_last_key_of_a_connection_passes_again_but_no_other_and_nowhere_else() {
     let other = Arc::new(Verifier::new(&AuthSettings { keys: Vec::new(), ..rules }).unwrap());
     assert_eq!(authorize(&other, &last, &["Bearer second"]), Err(AuthError::Invalid));
     assert!(!format!("{last:?}").contains("Bearer"), "{last:?}");
+}
+
+#[test]
+fn every_caller_has_counters_of_its_own() {
+    let client = |name: &str, keys: &[&str]| ClientSettings {
+        name: Name::parse(name).unwrap(),
+        keys: keys.iter().map(|text| key(text)).collect(),
+        class: None,
+        limits: None,
+    };
+    let rules = AuthSettings {
+        clients: vec![client("batch", &["third"]), client("live", &["fourth", "fifth"])],
+        ..settings(AuthMode::Key, no_keys())
+    };
+    let verifier = Verifier::new(&rules).unwrap();
+    let caller = |key: &str| bear(&verifier, key).map(|who| (who.subject.unwrap().to_string(), who.caller));
+    assert_eq!(caller("first").map(|who| who.1), Ok(Caller::Key));
+    assert_eq!(caller("second").map(|who| who.1), Ok(Caller::Key));
+    assert_eq!(caller("third"), Ok(("batch".to_owned(), Caller::Client(0))));
+    for key in ["fourth", "fifth"] {
+        assert_eq!(caller(key), Ok(("live".to_owned(), Caller::Client(1))));
+    }
+    let bearer = |claims: &Value| bearer_of(claims.as_object().unwrap());
+    // Subjects that begin alike, or say the same of another issuer.
+    let long = "a".repeat(120);
+    let claims = [
+        json!({ "iss": "x", "sub": "a" }),
+        json!({ "iss": "y", "sub": "a" }),
+        json!({ "iss": "x", "sub": "\"a" }),
+        json!({ "sub": "a" }),
+        json!({ "iss": "x" }),
+        json!({ "sub": format!("{long}1") }),
+        json!({ "sub": format!("{long}2") }),
+    ];
+    for (place, one) in claims.iter().enumerate() {
+        for (other, two) in claims.iter().enumerate() {
+            assert_eq!(bearer(one) == bearer(two), place == other, "{one} {two}");
+        }
+    }
+    assert_eq!(bearer(&claims[0]), bearer(&json!({ "sub": "a", "iss": "x", "exp": 1 })));
+    let tenants = [Caller::Anybody, Caller::Key, Caller::Client(0), Caller::Client(1), bearer(&claims[0])];
+    let tenants: std::collections::HashSet<_> = tenants.map(Caller::tenant).into();
+    assert_eq!(tenants.len(), 5);
 }
 
 #[test]
@@ -292,8 +344,10 @@ fn the_cache_spares_the_signature_and_keeps_endpoints_apart() {
     assert_eq!(cache.len(), 1);
     // The kept grant answers even when what it was made from is another: proof that nothing is verified twice.
     let generation = lax.tokens.as_ref().unwrap().slot.load().generation;
-    let other = judge(json!({"sub": "kept", "exp": NOW + 1}).as_object().unwrap(), &rules(keys()), NOW);
-    cache.insert((digest_of(token.as_bytes()).0, generation), other.unwrap());
+    let kept = json!({"sub": "kept", "exp": NOW + 1});
+    let other = judge(kept.as_object().unwrap(), &rules(keys()), NOW).unwrap();
+    let other = other.counted_for(bearer_of(kept.as_object().unwrap()));
+    cache.insert((digest_of(token.as_bytes()).0, generation), other);
     assert_eq!(lax.verify(Some(&value), NOW, &mut cache), who(AuthType::Jwt, "kept"));
 }
 

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
-use crate::core::identity::AuthType;
+use crate::core::identity::{AuthType, Caller};
 
 /// A request that a model answered with 200.
 pub(crate) fn record() -> Record {
@@ -17,7 +17,11 @@ pub(crate) fn record() -> Record {
         endpoint: Some(Name::parse("demo").unwrap()),
         deployment: Some(Name::parse("blue").unwrap()),
         replica: Some("blue-1".into()),
-        identity: Some(Identity { auth: AuthType::Key, subject: Some("primary".into()) }),
+        identity: Some(Identity {
+            auth: AuthType::Key,
+            subject: Some("primary".into()),
+            caller: Caller::Key,
+        }),
         status: Some(StatusCode::OK),
         reason: None,
         model_status: Some(StatusCode::OK),

@@ -48,6 +48,10 @@ metrics! {
         "Requests that the router answered or cut short itself, by its reason."
     CLIENT_GONE "scoregate_client_gone_total" Counter
         "Requests whose client left before the last byte of the answer."
+    CLIENT_REQUESTS "scoregate_client_requests_total" Counter
+        "Requests that came with a named client's key, those that its limits refused included."
+    LIMITED "scoregate_limited_total" Counter
+        "Requests that their caller's limits refused, by limit; without a client, those of callers without a name."
     MODEL_RESPONSES "scoregate_model_responses_total" Counter
         "Answers of the model, by the status that the model sent."
     REQUEST_BYTES "scoregate_request_bytes_total" Counter

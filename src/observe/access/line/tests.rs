@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::*;
-use crate::core::identity::Identity;
+use crate::core::identity::{Caller, Identity};
 use crate::observe::access::tests::record;
 
 fn line(record: &Record) -> (String, Value) {
@@ -157,7 +157,7 @@ fn records() -> impl Strategy<Value = Record> {
     ]);
     let auth = prop::sample::select(vec![AuthType::Anonymous, AuthType::Jwt, AuthType::Key]);
     let identity = prop::option::of((auth, text_of_ours()))
-        .prop_map(|who| who.map(|(auth, subject)| Identity { auth, subject }));
+        .prop_map(|who| who.map(|(auth, subject)| Identity { auth, subject, caller: Caller::Anybody }));
     let name = || prop::option::of("[a-z]{3,32}".prop_map(|name| Name::parse(&name).unwrap()));
     let reason = prop::option::of(prop::sample::select(vec!["queue_full", "client_gone"]));
     let sizes = (any::<u64>(), 0..100_000u64);

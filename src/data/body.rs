@@ -16,6 +16,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::core::admission::Outcome;
 use crate::data::peer::Peer;
 use crate::data::record::OpenRecord;
 use crate::data::upstream::Exchange;
@@ -335,6 +336,12 @@ impl AnswerBody {
 }
 
 impl ModelBody {
+    fn fail(&mut self, outcome: Outcome) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.fail(outcome);
+        }
+    }
+
     fn finish(&mut self, record: &mut OpenRecord, now: Instant) {
         record.complete(now);
         if let Some(exchange) = self.exchange.take() {
@@ -354,7 +361,7 @@ impl ModelBody {
         let Poll::Ready(frame) = exchange.poll_frame(&mut self.incoming, cx) else {
             ready!(exchange.poll_stalled(cx, self.heard, self.stall_limit));
             record.broken("model_timeout");
-            self.exchange = None;
+            self.fail(Outcome::TimedOut);
             return Poll::Ready(Some(Err(BodyError::Stalled)));
         };
         self.heard = Instant::now();
@@ -368,7 +375,7 @@ impl ModelBody {
             }
             Some(Err(error)) => {
                 record.broken("model_connection_broken");
-                self.exchange = None;
+                self.fail(Outcome::Broken);
                 // hyper forgets what it has not written when a body fails. Not ready, it writes first.
                 self.broken = Some(BodyError::Model(error));
                 cx.waker().wake_by_ref();

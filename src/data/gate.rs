@@ -14,7 +14,7 @@ use loom::sync::{Mutex, MutexGuard};
 use std::sync::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use crate::core::admission::{Ask, Limits, Load, Pool, ReplicaId, Tally, TicketId};
+use crate::core::admission::{Ask, Limits, Load, Outcome, Pool, ReplicaId, Tally, TicketId};
 use crate::core::settings::Authority;
 use crate::data::gate::deadline::Deadline;
 
@@ -66,6 +66,8 @@ struct State {
     suspects: Vec<ReplicaId>,
     /// How many of a replica's slots are held by requests that were given up.
     given_up: BTreeMap<ReplicaId, u32>,
+    /// How the uses of slots ended, by the number of the outcome.
+    ended: [u64; Outcome::ALL.len()],
 }
 
 impl Gate {
@@ -77,6 +79,7 @@ impl Gate {
             wakers: BTreeMap::new(),
             suspects: Vec::new(),
             given_up: BTreeMap::new(),
+            ended: [0; _],
         };
         Arc::new(Self { state: Mutex::new(state), events: Notify::new() })
     }
@@ -124,6 +127,11 @@ impl Gate {
     /// What is held now.
     pub fn load(&self) -> Load {
         self.lock().pool.load()
+    }
+
+    /// How many uses of slots ended in which way since the gate was made, in the order of [`Outcome::ALL`].
+    pub fn ended(&self) -> [u64; Outcome::ALL.len()] {
+        self.lock().ended
     }
 
     /// Replicas that the data plane could not connect to since the last call; they admit nothing until

@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tower::{Service, ServiceExt as _};
 
-use crate::core::admission::ReplicaId;
+use crate::core::admission::{Outcome, ReplicaId};
 use crate::core::settings::Authority;
 use crate::data::body::{Progress, RequestBody, Upload};
 use crate::data::cork::Cork;
@@ -143,6 +143,11 @@ impl Hold {
         &mut self.held.as_mut().expect("taken only at the end").0
     }
 
+    /// How the use of the slot has gone so far.
+    fn outcome(&mut self, outcome: Outcome) {
+        self.held.as_mut().expect("taken only at the end").1.outcome(outcome);
+    }
+
     /// Sends the request and waits for the head of its answer.
     async fn exchange(&mut self, request: Outgoing, until: Instant) -> Result<Response<Incoming>, Failure> {
         match self.carrier() {
@@ -212,6 +217,20 @@ pub struct Answer {
 pub struct Exchange {
     hold: Hold,
     upload: Rc<Progress>,
+    /// What a whole answer says about the replica.
+    verdict: Outcome,
+}
+
+/// What an answer with this status says about the replica: that of a gateway is not the model's own, and a protocol that
+/// nobody asked for is none.
+fn verdict(status: StatusCode) -> Outcome {
+    match status {
+        StatusCode::SWITCHING_PROTOCOLS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => Outcome::Broken,
+        _ => Outcome::Answered,
+    }
 }
 
 impl Exchange {
@@ -238,10 +257,16 @@ impl Exchange {
         }
     }
 
+    /// The answer ends before its last byte, by the replica's doing.
+    pub fn fail(mut self, outcome: Outcome) {
+        self.hold.outcome(outcome);
+    }
+
     /// The answer has been read to its last byte: the slot is free, and the connection may be used again.
     pub fn finish(self, now: Instant) {
         let upstream = Rc::clone(&self.hold.upstream);
-        let (connection, permit) = self.hold.end();
+        let (connection, mut permit) = self.hold.end();
+        permit.outcome(self.verdict);
         // A replica may answer before it has read all of the request; such a connection is still busy.
         if let Some(mut connection) = connection
             && self.upload.state() == Upload::Complete
@@ -290,25 +315,47 @@ impl Upstream {
                 Some(connection) => connection,
                 // Boxed, so that requests on a pooled connection do not carry the room that it needs.
                 None => match Box::pin(self.open(&permit, limits, connect_time)).await {
-                    Ok(connection) => connection?,
-                    Err(error) if Instant::now() >= limits.until => {
+                    Ok(Ok(connection)) => connection,
+                    Ok(Err(error)) => {
+                        permit.outcome(Outcome::Broken);
+                        return Err(SendError::Exchange(error));
+                    }
+                    Err(error) => {
+                        permit.outcome(Outcome::Unreachable);
+                        if Instant::now() < limits.until {
+                            return Err(SendError::Connect(permit, request, error));
+                        }
                         tracing::debug!(%error, "no time left to connect");
                         return Err(SendError::TimedOut);
                     }
-                    Err(error) => return Err(SendError::Connect(permit, request, error)),
                 },
             };
             let mut hold = Hold::new(self, connection, permit);
             let mut error = match hold.exchange(request, limits.until).await {
                 Ok(response) => {
+                    let verdict = verdict(response.status());
+                    if verdict != Outcome::Answered {
+                        // Known now, even if the client leaves before the end.
+                        hold.outcome(verdict);
+                    }
                     let hold = if upload.state() == Upload::Running { hold.hand_over() } else { hold };
-                    return Ok(Answer { response, exchange: Exchange { hold, upload } });
+                    return Ok(Answer { response, exchange: Exchange { hold, upload, verdict } });
                 }
-                Err(Failure::TimedOut) => return Err(SendError::TimedOut),
+                Err(Failure::TimedOut) => {
+                    if !upload.waits_for_client() {
+                        hold.outcome(Outcome::TimedOut);
+                    }
+                    return Err(SendError::TimedOut);
+                }
                 Err(Failure::Broken(error)) => error,
             };
             let unsent = if is_fresh { None } else { error.take_message().map(Box::new).or(copy) };
-            let Some(unsent) = unsent else { return Err(SendError::Exchange(error.into_error())) };
+            let Some(unsent) = unsent else {
+                if matches!(upload.state(), Upload::Complete | Upload::Running) {
+                    hold.outcome(Outcome::Broken);
+                }
+                return Err(SendError::Exchange(error.into_error()));
+            };
             (permit, request) = (hold.end().1, unsent);
         }
     }
@@ -319,12 +366,12 @@ impl Upstream {
         permit: &Permit,
         limits: Limits,
         time: &mut Duration,
-    ) -> io::Result<Result<Box<Connection>, SendError>> {
+    ) -> io::Result<hyper::Result<Box<Connection>>> {
         let began = Instant::now();
         let timeout = limits.connect_timeout.min(limits.until.saturating_duration_since(began));
         let stream = Connector { timeout }.oneshot(permit.target().authority.clone()).await;
         *time += began.elapsed();
-        Ok(Connection::open(self.cork.stream(stream?)).await.map_err(SendError::Exchange))
+        Ok(Connection::open(self.cork.stream(stream?)).await)
     }
 
     /// The most recently used idle connection, if it is not too old. Whether it is still open shows when it is used.

@@ -17,6 +17,7 @@ mod router;
 mod auth;
 mod exactness;
 mod forwarding;
+mod outcomes;
 mod reload;
 mod routes;
 mod status;

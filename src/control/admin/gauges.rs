@@ -28,6 +28,10 @@ fn set_deployment(endpoint: &str, deployment: &DeploymentState) {
     if let Some(total) = deployment.slots.total {
         set(names::SLOTS_TOTAL, total.into());
     }
+    for (outcome, count) in &deployment.uses {
+        let [endpoint, name] = labels.clone();
+        counter!(names::SLOT_USES, &[endpoint, name, ("outcome", outcome.clone())]).absolute(*count);
+    }
     set(names::QUEUE_LENGTH, deployment.queue.length.into());
     if let Some(desired) = deployment.desired {
         set(names::REPLICAS_DESIRED, desired.into());
@@ -77,6 +81,7 @@ mod tests {
             let labels = format!(r#"endpoint="demo",deployment="blue",state="{state}""#);
             has(&text, &format!("scoregate_replicas{{{labels}}} {count}"));
         }
+        has(&text, r#"scoregate_slot_uses_total{endpoint="demo",deployment="blue",outcome="answered"} 9"#);
         has(&text, "scoregate_config_generation 7");
         has(&text, "scoregate_draining 0");
     }

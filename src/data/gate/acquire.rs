@@ -168,6 +168,7 @@ impl Permit {
         self.held = false;
         let id = self.target.id;
         self.gate.change(|state| {
+            state.ended[Outcome::Unreachable as usize] += 1;
             let granted = state.pool.suspect(self.place, id);
             if state.targets.contains_key(&id) && !state.suspects.contains(&id) {
                 state.suspects.push(id);
@@ -187,6 +188,7 @@ impl Drop for Permit {
             let used =
                 Use { since: self.since, until: now(), outcome: self.outcome, tenant: self.ask.tenant };
             self.gate.change(|state| {
+                state.ended[self.outcome as usize] += 1;
                 if self.given_up
                     && let Some(count) = state.given_up.get_mut(&id)
                 {

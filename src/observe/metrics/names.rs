@@ -68,6 +68,8 @@ metrics! {
         "Client connections closed at accept, because as many as may be were open."
     RELOADS "scoregate_reloads_total" Counter
         "Reloads of the configuration."
+    SLOT_USES "scoregate_slot_uses_total" Counter
+        "Uses of slots that have ended, by how the replica did."
     SLOTS_BUSY "scoregate_slots_busy" Gauge
         "Slots in use on replicas that are not draining."
     SLOTS_BUSY_DRAINING "scoregate_slots_busy_draining" Gauge

@@ -221,6 +221,7 @@ fn deployment(
         scoring: Uri::from_static("/score"),
         swagger: Uri::from_static("/swagger.json"),
         gate,
+        copies: Arc::default(),
         metrics: handles.deployment(Some(&endpoint.name), Some(&settings.name)),
     }
 }

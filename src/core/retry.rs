@@ -91,7 +91,7 @@ pub struct Tries {
     /// Times that it was sent; connections that did not open are not counted.
     pub sent: u16,
     /// Times that it was sent again, by the number of the cause.
-    again: [u16; Cause::ALL.len()],
+    pub again: [u16; Cause::ALL.len()],
     /// Why it was not sent again in the end.
     pub denied: Option<Denied>,
     /// What became of its second copy.
@@ -106,7 +106,7 @@ impl Tries {
     }
 
     /// How often it was sent again for which cause.
-    pub fn again(&self) -> impl Iterator<Item = (Cause, u16)> {
+    pub fn causes(&self) -> impl Iterator<Item = (Cause, u16)> {
         Cause::ALL.into_iter().zip(self.again).filter(|(_, count)| *count > 0)
     }
 
@@ -244,6 +244,6 @@ mod tests {
         tries.add(Cause::Broken);
         tries.add(Cause::Broken);
         assert!(!tries.is_plain());
-        assert_eq!(tries.again().collect::<Vec<_>>(), [(Cause::Broken, 2), (Cause::Stale, 1)]);
+        assert_eq!(tries.causes().collect::<Vec<_>>(), [(Cause::Broken, 2), (Cause::Stale, 1)]);
     }
 }

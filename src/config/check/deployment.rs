@@ -291,11 +291,16 @@ impl Check<'_> {
             idempotent: request.idempotent.value().copied().unwrap_or(default.idempotent),
             attempts: number(&retry.attempts, default.attempts),
             budget_percent: number(&retry.budget_percentage, default.budget_percent),
-            hedge: request.hedge.given().and_then(|hedge| self.hedge(hedge)),
+            hedge: request.hedge.given().and_then(|hedge| self.hedge(hedge, request)),
         }
     }
 
-    fn hedge(&mut self, at: &At<file::Hedge>) -> Option<HedgeAfter> {
+    fn hedge(&mut self, at: &At<file::Hedge>, request: &file::RequestSettings) -> Option<HedgeAfter> {
+        if request.idempotent.is_absent() {
+            let help = "add `idempotent: true` if the model may compute a request twice, or `idempotent: false` if \
+                only these are meant";
+            self.warning(at.place, "`hedge` is only for GET and HEAD requests here", help);
+        }
         let hedge = &at.value;
         match (&hedge.after_ms, &hedge.after) {
             (Field::Absent, Field::Absent) => {

@@ -158,7 +158,7 @@ impl DeploymentMetrics {
             let labels = [("endpoint", endpoint), ("deployment", deployment), (label, value.to_owned())];
             counter!(name, &labels).increment(count);
         };
-        for (cause, times) in tries.again() {
+        for (cause, times) in tries.causes() {
             count(names::RETRIES, "reason", cause.as_str(), times.into());
         }
         if let Some(denied) = tries.denied {

@@ -88,7 +88,7 @@ impl Hedge {
 /// How often a request was sent, and why more than once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tries {
-    /// Times that it was sent; connections that did not open are not counted.
+    /// Times that it was handed to a replica, whether that could be reached or not.
     pub sent: u16,
     /// Times that it was sent again, by the number of the cause.
     pub again: [u16; Cause::ALL.len()],
@@ -99,7 +99,12 @@ pub struct Tries {
 }
 
 impl Tries {
-    /// Sent once more for this cause.
+    /// Handed to a replica once more.
+    pub fn hand_over(&mut self) {
+        self.sent = self.sent.saturating_add(1);
+    }
+
+    /// Sent again for this cause.
     pub fn add(&mut self, cause: Cause) {
         let count = &mut self.again[cause as usize];
         *count = count.saturating_add(1);

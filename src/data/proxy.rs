@@ -224,7 +224,9 @@ impl Path<'_> {
         loop {
             let (permit, admitted) = self.admit(acquire, request.body_mut(), deployment, asked).await?;
             let target = Arc::clone(permit.target());
-            self.record.fields().replica = Some(Arc::clone(&target.name));
+            let fields = self.record.fields();
+            fields.replica = Some(Arc::clone(&target.name));
+            fields.tries.hand_over();
             request.headers_mut().insert(HOST, target.host.clone());
             let sent = match &again {
                 None => self.send(permit, request, deployment, admitted).await?,
@@ -324,7 +326,9 @@ impl Path<'_> {
             self.record.fields().replica = Some(Arc::clone(&answer.exchange.target().name));
         }
         for _ in 0..trip.stale.get() {
-            self.record.fields().tries.add(Cause::Stale);
+            let tries = &mut self.record.fields().tries;
+            tries.add(Cause::Stale);
+            tries.hand_over();
         }
         self.judge(sent, &trip, &upload, deployment, sent_at)
     }
@@ -343,7 +347,6 @@ impl Path<'_> {
         let fields = self.record.fields();
         fields.connect_time += connect_time;
         fields.request_bytes = upload.bytes();
-        fields.tries.sent = fields.tries.sent.saturating_add(trip.sent.get());
         match sent {
             // Nothing asked for another protocol, so the replica does not speak HTTP as it should.
             Ok(answer) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {

@@ -110,8 +110,6 @@ pub struct Limits {
 pub struct Trip {
     /// Opening connections.
     pub connect_time: Cell<Duration>,
-    /// Times that the request was sent.
-    pub sent: Cell<u16>,
     /// Times that it was sent again, because the replica had closed a pooled connection.
     pub stale: Cell<u16>,
 }
@@ -353,7 +351,6 @@ impl Upstream {
                 },
             };
             let mut hold = Hold::new(self, connection, permit);
-            trip.sent.update(|sent| sent.saturating_add(1));
             let mut error = match hold.exchange(request, limits.until).await {
                 Ok(response) => {
                     let verdict = verdict(response.status());
@@ -391,7 +388,6 @@ impl Upstream {
         trip: &Trip,
     ) -> Option<Outgoing> {
         if let Some(request) = error.take_message() {
-            trip.sent.update(|sent| sent - 1);
             return Some(Box::new(request));
         }
         let copy = again?.copy(&hold.target().host)?;

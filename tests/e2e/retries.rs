@@ -295,17 +295,19 @@ async fn a_client_that_leaves_gives_up_every_copy() {
     in_flight(&both, 0).await;
     all_free(&router).await;
     used(&router, &json!({"given_up": 2})).await;
+    let line = router.access_log(1).await.remove(0);
+    assert_eq!((&line["Attempts"], &line["Reason"]), (&json!(2), &json!("client_gone")));
 }
 
 #[tokio::test]
 async fn a_stream_that_has_begun_is_not_late() {
     let replicas = [Replica::acting(Act::Stream), Replica::acting(Act::Stream)];
     let both: Vec<&Replica> = replicas.iter().collect();
-    let router = router(&both, &format!("{DECLARED}, hedge: {{ after_ms: 150 }}")).await;
+    let router = router(&both, &format!("{DECLARED}, hedge: {{ after_ms: 400 }}")).await;
     let call = tokio::spawn(post(SCORE, "{}").send_to(router.address()));
     let streams = || both.iter().map(|replica| replica.open_streams()).sum::<usize>();
     eventually("a stream", async || (streams() == 1).then_some(())).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
     both.iter().for_each(|replica| replica.stream("data: 1\n\n"));
     both.iter().for_each(|replica| replica.end_streams());
     assert_eq!(call.await.unwrap().text(), "data: 1\n\n");
@@ -328,4 +330,34 @@ async fn a_measured_time_says_when_an_answer_is_late() {
     .await;
     in_flight(&[&slow], 0).await;
     all_free(&router).await;
+}
+
+/// Among replicas that break, refuse, hang and answer, whatever becomes of each request: no replica ever has two at once, and
+/// in the end no slot is in use.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_slot_is_lost_or_used_twice_whatever_happens() {
+    let acts = [Act::Cut, unavailable(), Act::Hold, Act::after(3), Act::after(3), Act::CutInBody];
+    let replicas = acts.map(Replica::acting);
+    let all: Vec<&Replica> = replicas.iter().collect();
+    let settings = "idempotent: true, retry: { budget_percentage: 100 }, hedge: { after_ms: 2 }, \
+                    max_queue_wait_ms: 100, request_timeout_ms: 30";
+    let router = router(&all, settings).await;
+    let address = router.address();
+    let callers = (0..12).map(|caller| {
+        tokio::spawn(async move {
+            for number in 0..25u64 {
+                let call = post(SCORE, "{}").try_send(address);
+                // Some leave at any moment.
+                let patience = if number % 3 == 0 { (caller * 7 + number) % 20 } else { 10_000 };
+                let _ = tokio::time::timeout(Duration::from_millis(patience), call).await;
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+    in_flight(&all, 0).await;
+    all_free(&router).await;
+    assert!(all.iter().all(|replica| replica.max_in_flight() <= 1));
+    assert!(served(&all) > 100);
 }

@@ -29,7 +29,6 @@ pub(super) struct Course<'a> {
     /// Of the first try; all end when it must.
     pub(super) limits: Limits,
     pub(super) trip: &'a Trip,
-    /// Only causes and ends are counted here.
     pub(super) tries: &'a mut Tries,
 }
 
@@ -124,13 +123,12 @@ impl Course<'_> {
             }
         };
         self.tries.hedge = Some(end);
-        self.trip.sent.update(|sent| sent.saturating_add(trip.sent.get()));
         self.trip.stale.update(|stale| stale.saturating_add(trip.stale.get()));
         sent
     }
 
     /// A slot for one more copy on a replica that has not had the request, and the copy.
-    fn copy(&self, tried: &mut Vec<ReplicaId>) -> Result<(Permit, Outgoing, Limits), Denied> {
+    fn copy(&mut self, tried: &mut Vec<ReplicaId>) -> Result<(Permit, Outgoing, Limits), Denied> {
         let now = Instant::now();
         if now >= self.limits.until {
             return Err(Denied::Time);
@@ -148,6 +146,7 @@ impl Course<'_> {
         };
         tried.push(permit.target().id);
         let copy = self.again.copy(&permit.target().host).ok_or(Denied::Body)?;
+        self.tries.hand_over();
         Ok((permit, copy, Limits { now, ..self.limits }))
     }
 

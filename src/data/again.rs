@@ -10,6 +10,7 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body::{Body as _, Frame};
 
+use crate::core::admission::Ask;
 use crate::core::settings::RepeatSettings;
 use crate::data::body::{Progress, RequestBody, Upload};
 use crate::data::upstream::Outgoing;
@@ -25,12 +26,13 @@ pub struct Again {
     headers: HeaderMap,
     kept: Rc<Kept>,
     progress: Rc<Progress>,
+    ask: Ask,
 }
 
 impl Again {
     /// Keeps what is needed to send a request again, if it may be: GET and HEAD do no harm by definition (RFC 9110 §9.2.1),
     /// others where the deployment says so. To be called before anything is read of its body.
-    pub fn of(request: &mut Outgoing, settings: &RepeatSettings) -> Option<Self> {
+    pub fn of(request: &mut Outgoing, settings: &RepeatSettings, ask: Ask) -> Option<Box<Self>> {
         if !settings.idempotent && !matches!(*request.method(), Method::GET | Method::HEAD) {
             return None;
         }
@@ -40,13 +42,20 @@ impl Again {
         } else {
             request.body_mut().keep(&kept);
         }
-        Some(Self {
+        // Boxed, so that other requests do not carry the room that it needs.
+        Some(Box::new(Self {
             method: request.method().clone(),
             uri: request.uri().clone(),
             headers: request.headers().clone(),
             kept,
             progress: request.body().progress(),
-        })
+            ask,
+        }))
+    }
+
+    /// What the request asks for a slot with.
+    pub fn ask(&self) -> Ask {
+        self.ask
     }
 
     /// Whether the whole body has arrived and was kept.
@@ -116,7 +125,8 @@ mod tests {
             (Method::DELETE, RepeatSettings::default(), false),
             (Method::POST, declared, true),
         ] {
-            let again = Again::of(&mut request(method.clone(), RequestBody::empty()), &settings);
+            let again =
+                Again::of(&mut request(method.clone(), RequestBody::empty()), &settings, Ask::default());
             assert_eq!(again.is_some(), kept, "{method}");
         }
     }
@@ -139,7 +149,7 @@ mod tests {
     fn a_copy_has_the_head_and_its_own_host() {
         let mut first = request(Method::GET, RequestBody::empty());
         first.headers_mut().insert("x-one", HeaderValue::from_static("1"));
-        let again = Again::of(&mut first, &RepeatSettings::default()).unwrap();
+        let again = Again::of(&mut first, &RepeatSettings::default(), Ask::default()).unwrap();
         first.headers_mut().insert(HOST, HeaderValue::from_static("first:1"));
         let copy = again.copy(&HeaderValue::from_static("second:2")).unwrap();
         assert_eq!((copy.method(), &copy.headers()["x-one"]), (&Method::GET, &HeaderValue::from_static("1")));

@@ -216,11 +216,12 @@ impl Path<'_> {
         let asked = Instant::now();
         let fields = self.record.fields();
         fields.route_time = asked.saturating_duration_since(fields.started);
-        let again = Again::of(&mut request, &limits.repeat);
+        let ask = Ask::default();
+        let again = Again::of(&mut request, &limits.repeat, ask);
         if again.is_some() {
             deployment.copies.budget.deposit(limits.repeat.budget_percent);
         }
-        let mut acquire = deployment.gate.acquire(asked, limits.max_queue_wait, Ask::default());
+        let mut acquire = deployment.gate.acquire(asked, limits.max_queue_wait, ask);
         loop {
             let (permit, admitted) = self.admit(acquire, request.body_mut(), deployment, asked).await?;
             let target = Arc::clone(permit.target());
@@ -230,7 +231,6 @@ impl Path<'_> {
             request.headers_mut().insert(HOST, target.host.clone());
             let sent = match &again {
                 None => self.send(permit, request, deployment, admitted).await?,
-                // Boxed, so that other requests do not carry the room that it needs.
                 Some(again) => {
                     Box::pin(self.send_repeatable(permit, request, again, deployment, admitted)).await?
                 }

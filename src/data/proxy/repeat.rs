@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
-use crate::core::admission::{Ask, ReplicaId};
+use crate::core::admission::ReplicaId;
 use crate::core::retry::{Cause, Denied, Hedge, Tries};
 use crate::core::settings::{HedgeAfter, RepeatSettings};
 use crate::data::again::Again;
@@ -59,11 +59,10 @@ impl Course<'_> {
             tracing::warn!(replica = %target.name, cause = cause.as_str(), again = %again.name, "sends a request again");
             target = Arc::clone(again);
             let next = self.upstream.send(permit, copy, Some(self.again), limits, self.trip).await;
-            match failure(&next) {
-                Some(another) => cause = another,
-                None if next.is_ok() => return next,
-                None => cause = Cause::Unreachable,
+            if is_answer(&next) {
+                return next;
             }
+            cause = failure(&next).unwrap_or(Cause::Unreachable);
             discard(next);
         }
         first
@@ -94,7 +93,7 @@ impl Course<'_> {
                 }
             }
         };
-        if hedge == HedgeAfter::P95 && sent.is_ok() {
+        if hedge == HedgeAfter::P95 && is_answer(&sent) {
             // Where the second copy won, the first one would have needed longer still.
             self.deployment.copies.late.lock().unwrap_or_else(PoisonError::into_inner).note(began.elapsed());
         }
@@ -112,11 +111,25 @@ impl Course<'_> {
         let mut second = Box::pin(self.upstream.send(permit, copy, Some(self.again), limits, &trip));
         let (end, sent) = tokio::select! {
             biased;
-            sent = &mut first => match failure(&sent) {
-                None if sent.is_ok() => (Hedge::Lost, sent),
-                _ => choose(second.as_mut().await, async || sent).await,
-            },
-            sent = &mut second => choose(sent, async || first.await).await,
+            sent = &mut first => {
+                if is_answer(&sent) {
+                    (Hedge::Lost, sent)
+                } else {
+                    let other = second.as_mut().await;
+                    let (end, sent, other) =
+                        if is_answer(&other) { (Hedge::Won, other, sent) } else { (Hedge::Failed, sent, other) };
+                    discard(other);
+                    (end, sent)
+                }
+            }
+            sent = &mut second => {
+                if is_answer(&sent) {
+                    (Hedge::Won, sent)
+                } else {
+                    discard(sent);
+                    (Hedge::Failed, first.await)
+                }
+            }
             () = self.deployment.gate.wanted() => {
                 drop(second);
                 (Hedge::Yielded, first.await)
@@ -140,7 +153,7 @@ impl Course<'_> {
         if !budget.withdraw() {
             return Err(Denied::Budget);
         }
-        let Some(permit) = self.deployment.gate.take_idle(now, tried, Ask::default()) else {
+        let Some(permit) = self.deployment.gate.take_idle(now, tried, self.again.ask()) else {
             budget.put_back();
             return Err(Denied::NoIdleSlot);
         };
@@ -159,13 +172,9 @@ impl Course<'_> {
     }
 }
 
-/// The second copy's answer if it is one, or else what the first one comes to.
-async fn choose(second: Sent, first: impl AsyncFnOnce() -> Sent) -> (Hedge, Sent) {
-    if second.is_ok() && failure(&second).is_none() {
-        return (Hedge::Won, second);
-    }
-    discard(second);
-    (Hedge::Failed, first().await)
+/// Whether it is an answer for the client, and not one that makes another replica be asked.
+fn is_answer(sent: &Sent) -> bool {
+    sent.is_ok() && failure(sent).is_none()
 }
 
 /// Why another replica may be asked, if it may: nothing of an answer has gone to the client, and the time is not used up.

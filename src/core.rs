@@ -7,6 +7,7 @@ pub mod ledger;
 pub mod quota;
 pub mod recording;
 pub mod replay;
+pub mod retry;
 pub mod route;
 pub mod scale;
 pub mod settings;

@@ -14,8 +14,8 @@ use crate::core::identity::{JwtAlgorithm, JwtKey, JwtKeys, JwtSettings};
 use crate::core::quota::Allowance;
 use crate::core::settings::{
     AccessLogTarget, AuthMode, AuthSettings, ClientSettings, CorsSettings, DeploymentKind,
-    DeploymentSettings, EndpointSettings, Key, ListenSettings, ProbeSettings, ProcessSettings, Profile,
-    ProviderSettings, RecordingSettings, ReplicaRoutes, RequestSettings, ScalePolicy, ScaleSettings,
+    DeploymentSettings, EndpointSettings, HedgeAfter, Key, ListenSettings, ProbeSettings, ProcessSettings,
+    Profile, ProviderSettings, RecordingSettings, ReplicaRoutes, RequestSettings, ScalePolicy, ScaleSettings,
     Settings,
 };
 
@@ -277,6 +277,20 @@ fn request(request: &RequestSettings) -> file::RequestSettings {
         max_queue_wait_ms: millis(request.max_queue_wait),
         max_queue_length: request.max_queue_length.map(|length| Int::clamped(length.into())).into(),
         max_body_bytes: int(request.max_body_bytes),
+        idempotent: request.repeat.idempotent.into(),
+        retry: file::Retry {
+            attempts: int(request.repeat.attempts.into()),
+            budget_percentage: int(request.repeat.budget_percent.into()),
+        }
+        .into(),
+        hedge: request.repeat.hedge.map(hedge).into(),
+    }
+}
+
+fn hedge(after: HedgeAfter) -> file::Hedge {
+    match after {
+        HedgeAfter::Time(time) => file::Hedge { after_ms: millis(time), after: Field::Absent },
+        HedgeAfter::P95 => file::Hedge { after_ms: Field::Absent, after: file::HedgeMoment::P95.into() },
     }
 }
 

@@ -25,7 +25,7 @@ use crate::core::settings::{DeploymentSettings, EndpointSettings, Name, RequestS
 use crate::data::gate::Gate;
 use crate::data::quota::Limiter;
 use crate::data::verify::{Verifier, VerifierError};
-use crate::data::world::{Deployment, Endpoint, Snapshot};
+use crate::data::world::{Copies, Deployment, Endpoint, Snapshot};
 use crate::observe::metrics::{self, Metrics};
 use crate::provider::process::{Launcher, LogTail};
 use crate::shutdown::{self, Drain, DrainTrigger, Tasks};
@@ -65,6 +65,7 @@ pub enum ReloadError {
 struct Live {
     settings: watch::Sender<Arc<DeploymentSettings>>,
     gate: Arc<Gate>,
+    copies: Arc<Copies>,
 }
 
 /// Owns the snapshot and the tasks of all deployments.
@@ -278,7 +279,7 @@ impl Configurator {
                 hands: Machinery { launcher: self.launcher.clone(), log },
             };
             self.tasks.spawn(scaler.run(receiver));
-            Live { settings: sender, gate }
+            Live { settings: sender, gate, copies: Arc::default() }
         });
         live.gate.set_limits(limits(&settings.request));
         live.settings.send_if_modified(|present| {
@@ -296,6 +297,7 @@ impl Configurator {
             settings: Arc::clone(settings),
             header: http::HeaderValue::from_str(settings.name.as_str()).expect("a name is a header value"),
             gate: Arc::clone(&live.gate),
+            copies: Arc::clone(&live.copies),
             metrics: self.metrics.deployment(Some(endpoint), Some(&settings.name)),
         }
     }

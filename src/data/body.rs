@@ -16,6 +16,8 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::core::admission::Outcome;
+use crate::data::again::Kept;
 use crate::data::peer::Peer;
 use crate::data::record::OpenRecord;
 use crate::data::upstream::Exchange;
@@ -83,6 +85,8 @@ pub struct RequestBody {
     peer: Option<Rc<Peer>>,
     /// Where the rest goes when the request is answered before all of it has arrived.
     leftovers: Option<Leftovers>,
+    /// Gets what arrives, if the request may be sent again.
+    kept: Option<Rc<Kept>>,
 }
 
 /// Takes bodies whose request has been answered already.
@@ -126,7 +130,20 @@ impl RequestBody {
             }),
             peer: None,
             leftovers: None,
+            kept: None,
         }
+    }
+
+    /// A body that is there already.
+    pub fn whole(pieces: impl Iterator<Item = Bytes>) -> Self {
+        let mut body = Self::with_state(Upload::Complete);
+        body.ahead = pieces.map(Frame::data).collect();
+        body
+    }
+
+    /// Keeps what arrives from now on.
+    pub fn keep(&mut self, kept: &Rc<Kept>) {
+        self.kept = Some(Rc::clone(kept));
     }
 
     /// How far the client has come; stays true after the body has gone to the connection.
@@ -179,6 +196,9 @@ impl RequestBody {
         if self.arrived > self.limit {
             self.progress.state.set(Upload::TooLarge);
             return Poll::Ready(Some(Err(BodyError::TooLarge)));
+        }
+        if let Some(kept) = &self.kept {
+            kept.keep(&frame);
         }
         Poll::Ready(Some(Ok(frame)))
     }
@@ -265,8 +285,7 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(incoming) = &self.incoming else { return SizeHint::with_exact(0) };
-        let rest = incoming.size_hint();
+        let rest = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
         let ahead: u64 = self.ahead.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + ahead);
@@ -335,6 +354,12 @@ impl AnswerBody {
 }
 
 impl ModelBody {
+    fn fail(&mut self, outcome: Outcome) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.fail(outcome);
+        }
+    }
+
     fn finish(&mut self, record: &mut OpenRecord, now: Instant) {
         record.complete(now);
         if let Some(exchange) = self.exchange.take() {
@@ -354,7 +379,7 @@ impl ModelBody {
         let Poll::Ready(frame) = exchange.poll_frame(&mut self.incoming, cx) else {
             ready!(exchange.poll_stalled(cx, self.heard, self.stall_limit));
             record.broken("model_timeout");
-            self.exchange = None;
+            self.fail(Outcome::TimedOut);
             return Poll::Ready(Some(Err(BodyError::Stalled)));
         };
         self.heard = Instant::now();
@@ -368,7 +393,7 @@ impl ModelBody {
             }
             Some(Err(error)) => {
                 record.broken("model_connection_broken");
-                self.exchange = None;
+                self.fail(Outcome::Broken);
                 // hyper forgets what it has not written when a body fails. Not ready, it writes first.
                 self.broken = Some(BodyError::Model(error));
                 cx.waker().wake_by_ref();

@@ -10,18 +10,21 @@ use std::time::{Duration, Instant};
 
 #[cfg(all(test, model_check))]
 use loom::sync::{Mutex, MutexGuard};
+use slab::Slab;
 #[cfg(not(all(test, model_check)))]
 use std::sync::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use crate::core::admission::{Ask, Limits, Load, Pool, ReplicaId, Tally, TicketId};
+use crate::core::admission::{Ask, Limits, Load, Outcome, Pool, ReplicaId, Tally, TicketId};
 use crate::core::settings::Authority;
 use crate::data::gate::deadline::Deadline;
 
 pub use acquire::{Acquire, Permit};
+pub use wanted::Wanted;
 
 mod acquire;
 mod deadline;
+mod wanted;
 
 /// What a permit points to: a replica as the data plane sees it.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,6 +69,10 @@ struct State {
     suspects: Vec<ReplicaId>,
     /// How many of a replica's slots are held by requests that were given up.
     given_up: BTreeMap<ReplicaId, u32>,
+    /// How the uses of slots ended, by the number of the outcome.
+    ended: [u64; Outcome::ALL.len()],
+    /// Of second copies, which make way when somebody has to wait.
+    copies: Slab<Waker>,
 }
 
 impl Gate {
@@ -77,6 +84,8 @@ impl Gate {
             wakers: BTreeMap::new(),
             suspects: Vec::new(),
             given_up: BTreeMap::new(),
+            ended: [0; _],
+            copies: Slab::new(),
         };
         Arc::new(Self { state: Mutex::new(state), events: Notify::new() })
     }
@@ -126,6 +135,11 @@ impl Gate {
         self.lock().pool.load()
     }
 
+    /// How many uses of slots ended in which way since the gate was made, in the order of [`Outcome::ALL`].
+    pub fn ended(&self) -> [u64; Outcome::ALL.len()] {
+        self.lock().ended
+    }
+
     /// Replicas that the data plane could not connect to since the last call; they admit nothing until
     /// `admit` is called for them.
     pub fn take_suspects(&self) -> Vec<ReplicaId> {
@@ -150,6 +164,11 @@ impl Gate {
         let target = state.target(replica);
         drop(state);
         Some(Permit::new(Arc::clone(self), target, place, None, now, ask))
+    }
+
+    /// Ready when somebody waits for a slot: second copies of requests make way then.
+    pub fn wanted(&self) -> Wanted<'_> {
+        Wanted::new(self)
     }
 
     /// A limit of its own for one replica, where it is less than that of all; see [`Pool::cap`].

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderValue, Request};
 
+use crate::core::retry::Tries;
 use crate::data::peer::Peer;
 use crate::data::quota::Held;
 use crate::observe::access::{AccessLog, Record};
@@ -57,6 +58,7 @@ impl OpenRecord {
             endpoint: None,
             deployment: None,
             replica: None,
+            tries: Tries::default(),
             identity: None,
             status: None,
             reason: None,

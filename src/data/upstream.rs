@@ -6,28 +6,31 @@
 //! the replica ends its side. A model server that cannot cancel, as the real one cannot, would otherwise be sent a second
 //! request while it still works on the first.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tower::{Service, ServiceExt as _};
 
-use crate::core::admission::ReplicaId;
+use crate::core::admission::{Outcome, ReplicaId};
 use crate::core::settings::Authority;
+use crate::data::again::Again;
 use crate::data::body::{Progress, RequestBody, Upload};
 use crate::data::cork::Cork;
-use crate::data::gate::Permit;
+use crate::data::gate::{Permit, Target};
 use crate::data::upstream::connection::{Connection, Failure};
 use crate::shutdown::Tasks;
 
@@ -102,6 +105,15 @@ pub struct Limits {
     pub until: Instant,
 }
 
+/// What one exchange took, also if it is given up.
+#[derive(Debug, Default)]
+pub struct Trip {
+    /// Opening connections.
+    pub connect_time: Cell<Duration>,
+    /// Times that it was sent again, because the replica had closed a pooled connection.
+    pub stale: Cell<u16>,
+}
+
 /// A connection in use and the slot that goes with it. Dropped, they go to where the replica is watched until it lets go.
 #[derive(Debug)]
 struct Hold {
@@ -141,6 +153,15 @@ impl Hold {
 
     fn carrier(&mut self) -> &mut Carrier {
         &mut self.held.as_mut().expect("taken only at the end").0
+    }
+
+    fn target(&self) -> &Arc<Target> {
+        self.held.as_ref().expect("taken only at the end").1.target()
+    }
+
+    /// How the use of the slot has gone so far.
+    fn outcome(&mut self, outcome: Outcome) {
+        self.held.as_mut().expect("taken only at the end").1.outcome(outcome);
     }
 
     /// Sends the request and waits for the head of its answer.
@@ -212,9 +233,28 @@ pub struct Answer {
 pub struct Exchange {
     hold: Hold,
     upload: Rc<Progress>,
+    /// What a whole answer says about the replica.
+    verdict: Outcome,
+}
+
+/// What an answer with this status says about the replica: that of a gateway is not the model's own, and a protocol that
+/// nobody asked for is none.
+fn verdict(status: StatusCode) -> Outcome {
+    match status {
+        StatusCode::SWITCHING_PROTOCOLS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => Outcome::Broken,
+        _ => Outcome::Answered,
+    }
 }
 
 impl Exchange {
+    /// The replica that answers.
+    pub fn target(&self) -> &Arc<Target> {
+        self.hold.target()
+    }
+
     /// The next frame of the answer's body.
     pub fn poll_frame(
         &mut self,
@@ -238,10 +278,16 @@ impl Exchange {
         }
     }
 
+    /// The answer ends before its last byte, by the replica's doing.
+    pub fn fail(mut self, outcome: Outcome) {
+        self.hold.outcome(outcome);
+    }
+
     /// The answer has been read to its last byte: the slot is free, and the connection may be used again.
     pub fn finish(self, now: Instant) {
         let upstream = Rc::clone(&self.hold.upstream);
-        let (connection, permit) = self.hold.end();
+        let (connection, mut permit) = self.hold.end();
+        permit.outcome(self.verdict);
         // A replica may answer before it has read all of the request; such a connection is still busy.
         if let Some(mut connection) = connection
             && self.upload.state() == Upload::Complete
@@ -268,49 +314,85 @@ impl Upstream {
         Rc::new(Self { idle: RefCell::default(), cork: Rc::clone(cork), tasks: tasks.clone(), given_up })
     }
 
-    /// Sends a request to the replica of the permit and waits for the head of the answer. The time that opening a
-    /// connection took is added to `connect_time`.
+    /// Sends a request to the replica of the permit and waits for the head of the answer.
     ///
     /// A pooled connection that turns out to be closed is replaced by a fresh one as long as nothing of the request has
-    /// been written, or if it is safe and empty (GET or HEAD without a body).
+    /// been written, or if it may be sent again.
     pub async fn send(
         self: &Rc<Self>,
         permit: Permit,
         request: Outgoing,
+        again: Option<&Again>,
         limits: Limits,
-        connect_time: &mut Duration,
+        trip: &Trip,
     ) -> Result<Answer, SendError> {
         let (mut permit, mut request) = (permit, request);
         let upload = request.body().progress();
         loop {
             let pooled = self.checkout(permit.target().id, limits.now);
-            let copy = if pooled.is_some() { copy_if_safe(&request) } else { None };
             let is_fresh = pooled.is_none();
             let connection = match pooled {
                 Some(connection) => connection,
                 // Boxed, so that requests on a pooled connection do not carry the room that it needs.
-                None => match Box::pin(self.open(&permit, limits, connect_time)).await {
-                    Ok(connection) => connection?,
-                    Err(error) if Instant::now() >= limits.until => {
+                None => match Box::pin(self.open(&permit, limits, trip)).await {
+                    Ok(Ok(connection)) => connection,
+                    Ok(Err(error)) => {
+                        permit.outcome(Outcome::Broken);
+                        return Err(SendError::Exchange(error));
+                    }
+                    Err(error) => {
+                        permit.outcome(Outcome::Unreachable);
+                        if Instant::now() < limits.until {
+                            return Err(SendError::Connect(permit, request, error));
+                        }
                         tracing::debug!(%error, "no time left to connect");
                         return Err(SendError::TimedOut);
                     }
-                    Err(error) => return Err(SendError::Connect(permit, request, error)),
                 },
             };
             let mut hold = Hold::new(self, connection, permit);
             let mut error = match hold.exchange(request, limits.until).await {
                 Ok(response) => {
+                    let verdict = verdict(response.status());
+                    if verdict != Outcome::Answered {
+                        // Known now, even if the client leaves before the end.
+                        hold.outcome(verdict);
+                    }
                     let hold = if upload.state() == Upload::Running { hold.hand_over() } else { hold };
-                    return Ok(Answer { response, exchange: Exchange { hold, upload } });
+                    return Ok(Answer { response, exchange: Exchange { hold, upload, verdict } });
                 }
-                Err(Failure::TimedOut) => return Err(SendError::TimedOut),
+                Err(Failure::TimedOut) => {
+                    if !upload.waits_for_client() {
+                        hold.outcome(Outcome::TimedOut);
+                    }
+                    return Err(SendError::TimedOut);
+                }
                 Err(Failure::Broken(error)) => error,
             };
-            let unsent = if is_fresh { None } else { error.take_message().map(Box::new).or(copy) };
-            let Some(unsent) = unsent else { return Err(SendError::Exchange(error.into_error())) };
+            let unsent = if is_fresh { None } else { Self::unsent(&mut error, again, &hold, trip) };
+            let Some(unsent) = unsent else {
+                if matches!(upload.state(), Upload::Complete | Upload::Running) {
+                    hold.outcome(Outcome::Broken);
+                }
+                return Err(SendError::Exchange(error.into_error()));
+            };
             (permit, request) = (hold.end().1, unsent);
         }
+    }
+
+    /// The request for another connection, when a pooled one has failed.
+    fn unsent(
+        error: &mut TrySendError<Request<RequestBody>>,
+        again: Option<&Again>,
+        hold: &Hold,
+        trip: &Trip,
+    ) -> Option<Outgoing> {
+        if let Some(request) = error.take_message() {
+            return Some(Box::new(request));
+        }
+        let copy = again?.copy(&hold.target().host)?;
+        trip.stale.update(|stale| stale.saturating_add(1));
+        Some(copy)
     }
 
     /// Opens a connection to the replica of a permit.
@@ -318,13 +400,13 @@ impl Upstream {
         &self,
         permit: &Permit,
         limits: Limits,
-        time: &mut Duration,
-    ) -> io::Result<Result<Box<Connection>, SendError>> {
+        trip: &Trip,
+    ) -> io::Result<hyper::Result<Box<Connection>>> {
         let began = Instant::now();
         let timeout = limits.connect_timeout.min(limits.until.saturating_duration_since(began));
         let stream = Connector { timeout }.oneshot(permit.target().authority.clone()).await;
-        *time += began.elapsed();
-        Ok(Connection::open(self.cork.stream(stream?)).await.map_err(SendError::Exchange))
+        trip.connect_time.update(|time| time + began.elapsed());
+        Ok(Connection::open(self.cork.stream(stream?)).await)
     }
 
     /// The most recently used idle connection, if it is not too old. Whether it is still open shows when it is used.
@@ -340,19 +422,6 @@ impl Upstream {
             !connections.is_empty()
         });
     }
-}
-
-/// A copy of a request that may be sent twice: GET and HEAD without a body.
-fn copy_if_safe(request: &Outgoing) -> Option<Outgoing> {
-    let safe = matches!(*request.method(), http::Method::GET | http::Method::HEAD);
-    if !safe || !request.body().is_end_stream() {
-        return None;
-    }
-    let mut copy = Box::new(Request::new(RequestBody::empty()));
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
 }
 
 /// Waits for the replica to let go of a request that was given up.

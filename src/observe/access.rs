@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{HeaderValue, Method, StatusCode, Version};
 
 use crate::core::identity::Identity;
+use crate::core::retry::Tries;
 use crate::core::settings::{AccessLogTarget, Name};
 use crate::observe::ledger::Story;
 use crate::observe::lines::queue::Queue;
@@ -44,6 +45,8 @@ pub struct Record {
     pub deployment: Option<Name>,
     /// Name of the replica that served.
     pub replica: Option<Arc<str>>,
+    /// How often it was sent, and why more than once.
+    pub tries: Tries,
     /// Who called.
     pub identity: Option<Identity>,
     /// Status sent to the client; `None` when the client had gone before.

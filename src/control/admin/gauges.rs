@@ -28,6 +28,10 @@ fn set_deployment(endpoint: &str, deployment: &DeploymentState) {
     if let Some(total) = deployment.slots.total {
         set(names::SLOTS_TOTAL, total.into());
     }
+    for (outcome, count) in &deployment.uses {
+        let [endpoint, name] = labels.clone();
+        counter!(names::SLOT_USES, &[endpoint, name, ("outcome", outcome.clone())]).absolute(*count);
+    }
     set(names::QUEUE_LENGTH, deployment.queue.length.into());
     if let Some(desired) = deployment.desired {
         set(names::REPLICAS_DESIRED, desired.into());
@@ -47,6 +51,7 @@ mod tests {
 
     use super::*;
     use crate::control::admin::state::tests::state;
+    use crate::core::retry::{Cause, Denied, Hedge, Tries};
     use crate::core::settings::Name;
     use crate::observe::access::Record;
     use crate::observe::access::tests::record;
@@ -77,6 +82,7 @@ mod tests {
             let labels = format!(r#"endpoint="demo",deployment="blue",state="{state}""#);
             has(&text, &format!("scoregate_replicas{{{labels}}} {count}"));
         }
+        has(&text, r#"scoregate_slot_uses_total{endpoint="demo",deployment="blue",outcome="answered"} 9"#);
         has(&text, "scoregate_config_generation 7");
         has(&text, "scoregate_draining 0");
     }
@@ -95,7 +101,9 @@ mod tests {
     fn the_page_lists_exactly_what_is_rendered() {
         let metrics = Metrics::new();
         metrics.record(&record());
-        metrics.record(&Record { reason: Some("queue_full"), ..record() });
+        let mut tries = Tries { denied: Some(Denied::Budget), hedge: Some(Hedge::Won), ..Tries::default() };
+        tries.add(Cause::Broken);
+        metrics.record(&Record { reason: Some("queue_full"), tries, ..record() });
         let [demo, blue] = ["demo", "blue"].map(|name| Name::parse(name).unwrap());
         count_scale_decision(&demo, &blue, 1, 2);
         count_reload(true);

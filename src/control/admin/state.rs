@@ -1,6 +1,7 @@
 //! What the router is doing at a moment, for operators: `GET /state`, the gauges of `/metrics` and readiness are all
 //! made from this one view. `scoregate status` reads it back.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
@@ -9,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::admin::AdminContext;
 use crate::control::board::{Board, DecisionStatus, ReplicaStatus};
-use crate::core::admission::Load;
+use crate::core::admission::{Load, Outcome};
 use crate::core::settings::EndpointSettings;
+use crate::data::gate::Gate;
 use crate::data::world::{Endpoint, Snapshot};
 use crate::shutdown::Stage;
 
@@ -68,6 +70,9 @@ pub struct DeploymentState {
     pub traffic: TrafficState,
     /// Its slots.
     pub slots: SlotState,
+    /// Uses of slots that have ended, by outcome.
+    #[serde(default)]
+    pub uses: BTreeMap<String, u64>,
     /// Its queue.
     pub queue: QueueState,
     /// Replicas that admit requests.
@@ -155,12 +160,17 @@ impl State {
 
 fn endpoints(snapshot: &Snapshot, board: &Board) -> Vec<EndpointState> {
     let endpoint = |endpoint: &Arc<Endpoint>| {
-        let loads = endpoint.deployments.iter().map(|deployment| deployment.gate.load());
-        let deployments =
-            loads.enumerate().map(|(index, load)| deployment(&endpoint.settings, index, load, board));
+        let deployments = endpoint.deployments.iter().enumerate().map(|(index, live)| DeploymentState {
+            uses: uses(&live.gate),
+            ..deployment(&endpoint.settings, index, live.gate.load(), board)
+        });
         EndpointState { name: endpoint.settings.name.to_string(), deployments: deployments.collect() }
     };
     snapshot.endpoints.iter().map(endpoint).collect()
+}
+
+fn uses(gate: &Gate) -> BTreeMap<String, u64> {
+    Outcome::ALL.into_iter().map(|outcome| outcome.as_str().to_owned()).zip(gate.ended()).collect()
 }
 
 fn deployment(endpoint: &EndpointSettings, index: usize, load: Load, board: &Board) -> DeploymentState {
@@ -179,6 +189,7 @@ fn deployment(endpoint: &EndpointSettings, index: usize, load: Load, board: &Boa
             total: load.slots,
             per_replica: settings.request.slots.map(NonZeroU32::get),
         },
+        uses: BTreeMap::new(),
         queue: QueueState {
             length: load.queued,
             max_length: settings.request.max_queue_length,
@@ -220,6 +231,7 @@ pub(crate) mod tests {
                 max_queue_wait: Duration::from_millis(500),
                 max_queue_length: Some(9),
                 max_body_bytes: 1_000,
+                repeat: RepeatSettings::default(),
             },
             scale: ScaleSettings::Manual { replicas: 2 },
             liveness: probe.clone(),
@@ -264,6 +276,7 @@ pub(crate) mod tests {
             default: true,
             traffic: TrafficState { configured: 12.5, effective: 100.0 },
             slots: SlotState { busy: 3, busy_draining: 1, total: Some(4), per_replica: Some(2) },
+            uses: [("answered".to_owned(), 9)].into(),
             queue: QueueState { length: 5, max_length: None, max_wait_ms: 500 },
             ready: 2,
             desired: Some(3),

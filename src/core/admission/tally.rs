@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::core::admission::{Load, Tenant};
 
 /// How the use of a slot ended, as the router saw it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// With an answer of the model, whatever it says (4xx, and 5xx that do not mean that the replica is broken).
     Answered,
@@ -17,6 +17,23 @@ pub enum Outcome {
     Unreachable,
     /// The client left; says nothing about the replica.
     GivenUp,
+}
+
+impl Outcome {
+    /// Every one, each at its number.
+    pub const ALL: [Self; 5] =
+        [Self::Answered, Self::Broken, Self::TimedOut, Self::Unreachable, Self::GivenUp];
+
+    /// Its word in metrics and state.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Broken => "broken",
+            Self::TimedOut => "timed_out",
+            Self::Unreachable => "unreachable",
+            Self::GivenUp => "given_up",
+        }
+    }
 }
 
 /// One use of a slot.

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use crate::core::admission::{Admission, Ask, Outcome, TicketId, Use};
@@ -54,8 +54,11 @@ impl Acquire {
                 let known = state.wakers.get(&ticket).is_some_and(|waker| waker.will_wake(cx.waker()));
                 let old = if known { None } else { state.wakers.insert(ticket, cx.waker().clone()) };
                 self.ticket = Some(ticket);
+                // They leave the list themselves. Nobody is in it but where second copies are sent.
+                let copies: Vec<Waker> = state.copies.iter().map(|(_, copy)| copy.clone()).collect();
                 self.gate.unlock(state);
                 drop(old);
+                copies.into_iter().for_each(Waker::wake);
                 ControlFlow::Continue(ticket)
             }
             Admission::Refused => ControlFlow::Break(Err(Refusal::QueueFull)),
@@ -168,6 +171,7 @@ impl Permit {
         self.held = false;
         let id = self.target.id;
         self.gate.change(|state| {
+            state.ended[Outcome::Unreachable as usize] += 1;
             let granted = state.pool.suspect(self.place, id);
             if state.targets.contains_key(&id) && !state.suspects.contains(&id) {
                 state.suspects.push(id);
@@ -187,6 +191,7 @@ impl Drop for Permit {
             let used =
                 Use { since: self.since, until: now(), outcome: self.outcome, tenant: self.ask.tenant };
             self.gate.change(|state| {
+                state.ended[self.outcome as usize] += 1;
                 if self.given_up
                     && let Some(count) = state.given_up.get_mut(&id)
                 {

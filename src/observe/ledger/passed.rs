@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderValue, StatusCode};
 
 use crate::core::ledger::{Chosen, Entry, Question, Rejection, Route, Seen, What};
+use crate::core::retry::Tries;
 use crate::core::settings::Name;
 use crate::observe::access::Record;
 use crate::observe::ledger::unix_seconds;
@@ -18,8 +19,6 @@ const LONGEST_ID: usize = 100;
 pub struct Story {
     /// Why the request came to its deployment.
     pub chosen: Option<Chosen>,
-    /// Replicas that were tried.
-    pub attempts: u32,
     /// What was there when it was refused a slot.
     pub seen: Option<Seen>,
     /// When the client was told to come back.
@@ -33,6 +32,7 @@ pub(super) struct Passed {
     deployment: Option<Name>,
     replica: Option<Arc<str>>,
     story: Story,
+    tries: Tries,
     queue_time: Duration,
     total_time: Duration,
     status: Option<StatusCode>,
@@ -49,6 +49,7 @@ impl From<Record> for Passed {
             deployment: record.deployment,
             replica: record.replica,
             story: record.story,
+            tries: record.tries,
             queue_time: record.queue_time,
             total_time: record.total_time,
             status: record.status,
@@ -76,14 +77,14 @@ impl Passed {
         let (queue_ms, total_ms) = (millis(self.queue_time), millis(self.total_time));
         let status = self.status.map(|status| status.as_u16());
         let reason = self.reason.map(str::to_owned);
-        let Story { chosen, attempts, seen, retry_after } = self.story;
+        let Story { chosen, seen, retry_after } = self.story;
         let what = match &self.replica {
             Some(replica) => What::Route(Route {
                 request,
                 chosen,
                 share_now: None,
                 replica: replica.to_string(),
-                attempts,
+                attempts: u32::from(self.tries.sent),
                 queue_ms,
                 total_ms,
                 status,

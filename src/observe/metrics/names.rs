@@ -54,6 +54,12 @@ metrics! {
         "Requests that their caller's limits refused, by limit; without a client, those of callers without a name."
     MODEL_RESPONSES "scoregate_model_responses_total" Counter
         "Answers of the model, by the status that the model sent."
+    RETRIES "scoregate_retries_total" Counter
+        "Times that a request was sent again, by what had become of it before."
+    RETRIES_DENIED "scoregate_retries_denied_total" Counter
+        "Requests that failed, might have been sent again and were not, by the reason."
+    HEDGES "scoregate_hedges_total" Counter
+        "Second copies that were sent because the answer was late, by what became of them."
     REQUEST_BYTES "scoregate_request_bytes_total" Counter
         "Bytes of request bodies that were passed on."
     RESPONSE_BYTES "scoregate_response_bytes_total" Counter
@@ -72,6 +78,8 @@ metrics! {
         "Client connections closed at accept, because as many as may be were open."
     RELOADS "scoregate_reloads_total" Counter
         "Reloads of the configuration."
+    SLOT_USES "scoregate_slot_uses_total" Counter
+        "Uses of slots that have ended, by how the replica did."
     SLOTS_BUSY "scoregate_slots_busy" Gauge
         "Slots in use on replicas that are not draining."
     SLOTS_BUSY_DRAINING "scoregate_slots_busy_draining" Gauge

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::admission::Class;
-use crate::core::identity::{JwtKeys, JwtSettings, KeyDigest};
+use crate::core::identity::{Caller, JwtKeys, JwtSettings, KeyDigest};
 use crate::core::quota::Allowance;
 use crate::core::route::Traffic;
 
@@ -214,6 +214,13 @@ pub struct AuthSettings {
     pub clients: Vec<ClientSettings>,
     /// Rules for tokens; there when the mode takes tokens.
     pub jwt: Option<JwtSettings>,
+}
+
+impl AuthSettings {
+    /// The client that a caller is, if it is one: where its class is found.
+    pub fn client(&self, caller: Caller) -> Option<&ClientSettings> {
+        self.clients.get(caller.client()?)
+    }
 }
 
 /// A client that has a name, keys and limits of its own.

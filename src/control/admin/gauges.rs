@@ -48,15 +48,18 @@ fn set_deployment(endpoint: &str, deployment: &DeploymentState) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::num::NonZeroU32;
 
     use super::*;
     use crate::control::admin::state::tests::state;
+    use crate::core::quota::{Allowance, Limit};
     use crate::core::retry::{Cause, Denied, Hedge, Tries};
     use crate::core::settings::Name;
     use crate::observe::access::Record;
     use crate::observe::access::tests::record;
     use crate::observe::metrics::{
-        Metrics, count_refused_connection, count_reload, count_scale_decision, render,
+        ClientMetrics, LimitMetrics, Metrics, count_refused_connection, count_reload, count_scale_decision,
+        render,
     };
 
     #[track_caller]
@@ -108,6 +111,9 @@ mod tests {
         count_scale_decision(&demo, &blue, 1, 2);
         count_reload(true);
         count_refused_connection();
+        ClientMetrics::new(&demo, &blue).count();
+        let limits = Allowance { concurrency: NonZeroU32::new(1), ..Allowance::default() };
+        LimitMetrics::new(&demo, None, &limits).count(Limit::Concurrency(NonZeroU32::MIN));
         let text = render(|| set(&state()));
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
         let rendered: BTreeSet<_> = types.clone().collect();

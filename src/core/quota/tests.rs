@@ -235,7 +235,7 @@ proptest! {
         for step in steps {
             // Some come back at the very moment that they were told, and pass.
             let obeys = told.take_if(|_| step % 2 == 0);
-            at = (at + obeys.unwrap_or(i128::from(step))).max(0);
+            at = (at + obeys.unwrap_or_else(|| i128::from(step))).max(0);
             let now = base + Duration::from_nanos(at as u64);
             // The same as a bucket that leaks, as long as the clock has not gone back.
             forward &= at >= latest;

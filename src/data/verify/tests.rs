@@ -169,6 +169,8 @@ fn every_caller_has_counters_of_its_own() {
     for key in ["fourth", "fifth"] {
         assert_eq!(caller(key), Ok(("live".to_owned(), Caller::Client(1))));
     }
+    assert_eq!(rules.client(Caller::Client(1)).map(|client| client.name.as_str()), Some("live"));
+    assert_eq!(rules.client(Caller::Key), None);
     let bearer = |claims: &Value| bearer_of(claims.as_object().unwrap());
     // Subjects that begin alike, or say the same of another issuer.
     let long = "a".repeat(120);

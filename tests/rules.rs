@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use scoregate::core::scale::{History, Signals, decide};
 use scoregate::core::settings::{ScalePolicy, ScaleSettings, UtilizationScale};
 
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 24;
 const TICKS: u32 = 1500;
 
 /// The largest of the last `span` seconds.

@@ -354,3 +354,44 @@ async fn replicas_do_not_inherit_the_keys_of_clients() {
     assert!(environment.contains("MODEL_COLOUR=blue\n") && environment.contains("PORT="), "{environment}");
     assert!(!environment.contains(router::KEY), "{environment}");
 }
+
+#[test]
+fn decide_answers_line_by_line_and_ends_with_its_reader() {
+    use std::io::Write as _;
+    let first = r#"{"type":"config","tick":1,"c":1,"min":1,"max":9,"queue_wait":0.5}"#;
+    let tick = |t: u32| {
+        format!(
+            r#"{{"t":{t},"dt":1,"ready":2,"starting":0,"inflight":2,"queue":4,"inflight_avg":2,"queue_avg":1,"arrivals":6,"completed":0,"rejected":0,"service_sum":0,"c":1,"min":1,"max":9}}"#
+        )
+    };
+    let mut decide = scoregate(&["decide", "--policy", "azureml"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = decide.stdin.take().unwrap();
+    let mut answers = BufReader::new(decide.stdout.take().unwrap());
+    writeln!(input, "{first}").unwrap();
+    let mut answer = String::new();
+    // A simulator waits for each answer before it goes on.
+    for t in 1..4 {
+        writeln!(input, "{}", tick(t)).unwrap();
+        answer.clear();
+        answers.read_line(&mut answer).unwrap();
+        assert!(answer.starts_with(r#"{"replicas":9,"reason":"2 busy + 4 queued"#), "{answer}");
+    }
+    drop(answers);
+    writeln!(input, "{}", tick(4)).unwrap();
+    drop(input);
+    let quiet = decide.wait_with_output().unwrap();
+    assert_eq!((quiet.status.code(), text(&quiet.stderr).as_str()), (Some(0), ""));
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ticks.jsonl");
+    std::fs::write(&file, format!("{first}\n{}\n{{\"t\":2}}\n", tick(1))).unwrap();
+    let bad = scoregate(&["decide"]).stdin(std::fs::File::open(&file).unwrap()).output().unwrap();
+    assert_eq!(bad.status.code(), Some(2));
+    assert_eq!(text(&bad.stderr), "scoregate: line 3: missing field `dt` (column 7)\n");
+    assert_eq!(text(&bad.stdout).lines().count(), 1);
+}

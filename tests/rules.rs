@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use scoregate::core::scale::{History, Signals, decide};
 use scoregate::core::settings::{ScalePolicy, ScaleSettings, UtilizationScale};
 
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 24;
 const TICKS: u32 = 1500;
 
 /// The largest of the last `span` seconds.
@@ -261,7 +261,7 @@ fn azureml_is_its_formula() {
         let mut rule = Utilization { ghosts_count: true, ..Utilization::default() };
         Box::new(move |seen| rule.want(seen))
     });
-    assert!(changes > 1000, "{changes}");
+    assert!(changes > 300, "{changes}");
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn azureml_strict_is_its_formula() {
         let mut rule = Utilization::default();
         Box::new(move |seen| rule.want(seen))
     });
-    assert!(changes > 500, "{changes}");
+    assert!(changes > 300, "{changes}");
 }
 
 #[test]
@@ -281,6 +281,6 @@ fn adaptive_is_its_formula() {
             let mut rule = Staffing::new(budget.map(|percent| percent / 100.0), world.wait);
             Box::new(move |seen| rule.want(seen))
         });
-        assert!(changes > 1000, "{changes}");
+        assert!(changes > 300, "{changes}");
     }
 }

@@ -5,7 +5,7 @@
 
 SIMULATOR is the folder with run.py, src and traces; it is not part of this repository. Its build and its caches go to
 $SIM_WORK. Prints Markdown: for each trace and setting the documented rule to the letter (before), then `azureml` and `adaptive`.
-Each cell is rejects in percent / cost / bill. The cost is replica-seconds, the bill adds 200 mean service times (over the slots
+Each cell is rejects in percent / cost / bill. A debug build will do, at twice the time. The cost is replica-seconds, the bill adds 200 mean service times (over the slots
 of a replica) for each rejected request; both are over those of the clairvoyant schedule where the simulator's refs.json
 has it, else in thousands (k). Exit code 1: a rule is not what it should be:
   azureml-strict, azureml   within 1 % of the replica-seconds and 0.05 points of the rejects of the reference

@@ -104,6 +104,14 @@ async fn mistakes_are_told_in_the_words_of_the_document() {
             ),
             "min_instances",
         ),
+        (
+            with("scale_settings", json!({ "type": "target_utilization", "policy": "best" })),
+            "`azureml-strict`",
+        ),
+        (
+            with("scale_settings", json!({ "type": "target_utilization", "reject_budget_percentage": 0.1 })),
+            "only for the policy `adaptive`",
+        ),
         (with("liveness_probe", json!({ "period": "often" })), "period"),
     ] {
         router.call(Method::POST, deployments, document).await.refused(400, "invalid", part);

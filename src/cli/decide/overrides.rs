@@ -69,7 +69,8 @@ impl Overrides {
         let is_set = |key: &str| set.iter().any(|one| one.key == key);
         if !is_set("max_instances") {
             // Its default is too few for most of what `min_instances` may be.
-            scale.insert("max_instances".to_owned(), scale.get("min_instances").cloned().unwrap_or(1.into()));
+            let most = scale.get("min_instances").cloned().unwrap_or_else(|| 1.into());
+            scale.insert("max_instances".to_owned(), most);
         }
         let deployment = json!({ "name": "simulated", "process": { "command": ["none"] },
             "scale_settings": scale, "request_settings": request });

@@ -75,17 +75,14 @@ impl Past {
         raised: u32,
         seen: &Signals,
     ) -> Decision {
-        let since = *self.since.get_or_insert(seen.t - seen.dt.min(rule.interval.as_secs_f64()));
-        if self.first == 0 {
-            self.first = seen.total();
-        }
+        let elapsed = self.begin(rule, seen);
         let service = demand.service();
         self.note_arrivals(seen, service);
         let offered = self.fast.max(self.slow) * service;
         let now = seen.inflight_avg + seen.queue_avg + f64::from(seen.inflight_draining) + demand.ghosts;
         let burstiness = self.burstiness(seen.dt, offered, now);
         if let Some(percent) = reject_budget_percent
-            && seen.t - since > CORRECTS_AFTER
+            && elapsed > CORRECTS_AFTER
         {
             self.correct(seen, percent / 100.0);
         }
@@ -96,7 +93,7 @@ impl Past {
         let held = self.hold.push(seen.t, offered + margin, hold);
         let recent = self.recent.push(seen.t, now, RECENT);
         let learning =
-            seen.t - since < LEARNING.max(4.0 * demand.cold).max(3.0 * service) || demand.completed < LEARNED;
+            elapsed < LEARNING.max(4.0 * demand.cold).max(3.0 * service) || demand.completed < LEARNED;
         let numbers = Staffing {
             arrivals_per_second: self.fast.max(self.slow),
             fast: self.fast,
@@ -131,6 +128,17 @@ impl Past {
     pub(super) fn demand_now(demand: &Demand, seen: &Signals) -> f64 {
         let held = f64::from(seen.inflight) + f64::from(seen.inflight_draining) + f64::from(seen.queue);
         held + demand.ghosts_at(seen)
+    }
+
+    /// Seconds since the beginning.
+    fn begin(&mut self, rule: &UtilizationScale, seen: &Signals) -> f64 {
+        if self.first == 0 {
+            self.first = seen.total();
+        }
+        let beginning = seen.t - seen.dt.min(rule.interval.as_secs_f64());
+        let since = self.since.unwrap_or(beginning);
+        self.since = Some(since);
+        seen.t - since
     }
 
     fn note_arrivals(&mut self, seen: &Signals, service: f64) {

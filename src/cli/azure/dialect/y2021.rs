@@ -131,6 +131,9 @@ fn scale(file: &mut Document) -> anyhow::Result<()> {
         "max_instances",
         "polling_interval",
         "target_utilization_percentage",
+        // Ours: the file of 2021 knew one rule.
+        "policy",
+        "reject_budget_percentage",
     ];
     let mut old = block(file, "scale_settings", "", &known)?;
     let kind = old.remove("scale_type");
@@ -139,9 +142,8 @@ fn scale(file: &mut Document) -> anyhow::Result<()> {
         "manual" | "" => rename(&mut old, &[("instance_count", "instance_count")], file),
         "auto" => {
             new.insert("type".into(), "target_utilization".into());
-            let same =
-                ["min_instances", "max_instances", "polling_interval", "target_utilization_percentage"];
-            rename(&mut old, &same.map(|key| (key, key)), &mut new);
+            let same = known.iter().filter(|key| !matches!(**key, "scale_type" | "instance_count"));
+            rename(&mut old, &same.map(|key| (*key, *key)).collect::<Vec<_>>(), &mut new);
         }
         other => bail!("scale_settings.scale_type: {other} must be manual or auto"),
     }
@@ -196,7 +198,7 @@ mod tests {
         let whole = endpoint(
             document(
                 json!({"type": "online", "auth_mode": "aml_token", "target": "azureml:aks", "deployments": [{
-                    "name": "blue", "scale_settings": {"scale_type": "auto", "min_instances": 1, "max_instances": 2},
+                    "name": "blue", "scale_settings": {"scale_type": "auto", "min_instances": 1, "max_instances": 2, "policy": "adaptive"},
                     "resource_requirements": {"cpu": 0.1, "memory_in_gb": 0.5},
                 }]}),
             ),
@@ -208,7 +210,7 @@ mod tests {
             json!({"auth_mode": "aml_token", "compute": "azureml:aks"})
         );
         let blue = json!({
-            "name": "blue", "scale_settings": {"type": "target_utilization", "min_instances": 1, "max_instances": 2},
+            "name": "blue", "scale_settings": {"type": "target_utilization", "min_instances": 1, "max_instances": 2, "policy": "adaptive"},
             "resources": {"requests": {"cpu": "0.1", "memory": "0.5Gi"}},
         });
         assert_eq!(whole.deployments.unwrap(), [document(blue)]);

@@ -95,7 +95,7 @@ impl fmt::Display for Staffing {
         }
         let recent = self.replicas_for(self.recent);
         if recent > held {
-            write!(f, "; {recent} for what ran, waited or was turned away at once in the last 60 s")?;
+            write!(f, "; most that ran, waited or was turned away at one time in the last 60 s: {recent}")?;
         }
         if let Some(first) = self.first.filter(|first| *first > held.max(recent)) {
             write!(f, "; the first {first} stay until enough was seen to do with fewer")?;

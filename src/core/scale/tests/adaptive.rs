@@ -49,7 +49,7 @@ fn what_is_turned_away_is_demand() {
     steady(&mut history, &adaptive(), 0..300, &busy());
     let text = steady(&mut history, &adaptive(), 300..340, &away).reason.to_string();
     assert!(
-        text.contains("for what ran, waited or was turned away") || text.contains("offered load"),
+        text.ends_with("; most that ran, waited or was turned away at one time in the last 60 s: 10"),
         "{text}"
     );
     let Reason::Adaptive(numbers) = steady(&mut history, &adaptive(), 340..341, &away).reason else {

@@ -172,3 +172,21 @@ fn memory_is_bounded() {
         assert!(lengths.contains(&MOST), "the test fills them: {lengths:?}");
     }
 }
+
+#[test]
+fn a_clock_that_goes_backwards_stands_still() {
+    for policy in [ScalePolicy::Azureml, ScalePolicy::Adaptive { reject_budget_percent: None }] {
+        let rule = UtilizationScale { policy, ..rule() };
+        let (mut back, mut still) = (History::default(), History::default());
+        // Old enough to know the load; told an earlier time, it would begin to learn anew.
+        for (step, t) in [1000.0, 1500.0, 20.0, 21.0, 1499.0, 1501.0, 1600.0].into_iter().enumerate() {
+            let seen = Signals { completed: 40, service_sum: 20.0, ..seen(t, 9, 6 - step as u32, 0) };
+            let latest = Signals { t: if step > 1 { t.max(1500.0) } else { t }, ..seen };
+            assert_eq!(
+                ask(&rule, &mut back, &seen),
+                ask(&rule, &mut still, &latest),
+                "{policy:?}, step {step}"
+            );
+        }
+    }
+}

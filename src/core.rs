@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod declared;
 pub mod identity;
+pub mod retry;
 pub mod route;
 pub mod scale;
 pub mod settings;

@@ -315,6 +315,16 @@ fn rules_between_values() {
             one("replicas: [http://a], inference_config: {scoring_route: {path: /s, port: 1}}"),
             "no port of its own",
         ),
+        (
+            one("replicas: [http://a], request_settings: {idempotent: true, hedge: {}}"),
+            "`hedge` does not say when",
+        ),
+        (
+            one(
+                "replicas: [http://a], request_settings: {idempotent: true, hedge: {after_ms: 1, after: p95}}",
+            ),
+            "`hedge` has both `after_ms` and `after`",
+        ),
         (format!("admin: {{address: \"0.0.0.0:81\"}}\n{}", endpoint(two)), "`admin.key` is required"),
         (
             format!("listen: {{address: \"[::1]:81\"}}\nadmin: {{address: \"[::1]:81\"}}\n{}", endpoint(two)),
@@ -334,6 +344,9 @@ fn rules_between_values() {
     let many = |n: usize| endpoint(&format!("default: dep0, deployments: [{}]", names(n)));
     assert!(messages(&many(7))[0].contains("has 7 deployments; at most 6 are allowed"));
     assert!(parse(&format!("max_deployments_per_endpoint: 20\n{}", many(20))).is_ok());
+    let hedge = one("replicas: [http://a], request_settings: {hedge: {after_ms: 1}}");
+    let warnings = parse(&hedge).unwrap().warnings;
+    assert!(warnings[0].message.contains("`hedge` is only for GET and HEAD requests"), "{warnings:?}");
     let quiet = parse(&endpoint(two)).unwrap().warnings;
     assert!(quiet[0].message.contains("neither `traffic` nor `default`"), "{quiet:?}");
 }

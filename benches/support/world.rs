@@ -154,6 +154,7 @@ impl World {
         fields.replica = Some(Arc::clone(&permit.target().name));
         // Here the request goes out and the answer's head comes in.
         fields.request_bytes = 200;
+        fields.tries.sent = 1;
         let head_at = Instant::now();
         fields.model_time = Some(head_at.saturating_duration_since(asked));
         fields.model_status = Some(StatusCode::OK);
@@ -221,6 +222,7 @@ fn deployment(
         scoring: Uri::from_static("/score"),
         swagger: Uri::from_static("/swagger.json"),
         gate,
+        copies: Arc::default(),
         metrics: handles.deployment(Some(&endpoint.name), Some(&settings.name)),
     }
 }

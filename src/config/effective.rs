@@ -11,8 +11,8 @@ use super::{check, file};
 use crate::core::identity::{JwtAlgorithm, JwtKey, JwtKeys, JwtSettings};
 use crate::core::settings::{
     AccessLogTarget, AuthMode, AuthSettings, CorsSettings, DeploymentKind, DeploymentSettings,
-    EndpointSettings, Key, ListenSettings, ProbeSettings, ProcessSettings, Profile, ProviderSettings,
-    ReplicaRoutes, RequestSettings, ScaleSettings, Settings,
+    EndpointSettings, HedgeAfter, Key, ListenSettings, ProbeSettings, ProcessSettings, Profile,
+    ProviderSettings, ReplicaRoutes, RequestSettings, ScaleSettings, Settings,
 };
 
 /// The settings as YAML, every default filled in. Secrets appear as references or as `***`, which is not
@@ -209,6 +209,20 @@ fn request(request: &RequestSettings) -> file::RequestSettings {
         max_queue_wait_ms: millis(request.max_queue_wait),
         max_queue_length: request.max_queue_length.map(|length| Int::clamped(length.into())).into(),
         max_body_bytes: int(request.max_body_bytes),
+        idempotent: request.repeat.idempotent.into(),
+        retry: file::Retry {
+            attempts: int(request.repeat.attempts.into()),
+            budget_percentage: int(request.repeat.budget_percent.into()),
+        }
+        .into(),
+        hedge: request.repeat.hedge.map(hedge).into(),
+    }
+}
+
+fn hedge(after: HedgeAfter) -> file::Hedge {
+    match after {
+        HedgeAfter::Time(time) => file::Hedge { after_ms: millis(time), after: Field::Absent },
+        HedgeAfter::P95 => file::Hedge { after_ms: Field::Absent, after: file::HedgeMoment::P95.into() },
     }
 }
 

@@ -349,7 +349,49 @@ RequestSettings {
     /// Largest request body, in bytes.
     #[schemars(extend("default" = 104_857_600))]
     max_body_bytes: Int<0, 1_099_511_627_776>,
+    /// Every request may be sent to the model more than once: it does no harm when the model computes one twice. Without
+    /// it only GET and HEAD requests are.
+    #[schemars(extend("default" = false))]
+    idempotent: bool,
+    /// When a request that failed is sent again: only GET and HEAD, or all where `idempotent` is on.
+    retry: Retry,
+    /// When a second copy is sent because the answer is late, to such a replica as a retry goes to. The first answer
+    /// counts. Only GET and HEAD, or all where `idempotent` is on. Default: never.
+    hedge: Hedge,
 }
+}
+
+section! {
+/// A request whose replica broke the connection before the first byte of an answer, or answered 502 or 503 itself, is sent
+/// again, to an idle slot of another replica within the request's own time, if its body has at most 64 KiB.
+Retry {
+    /// Most times that one request is sent again. 0 means never.
+    #[schemars(extend("default" = 2))]
+    attempts: Int<0, 10>,
+    /// Most copies (retries and hedges), in percent of the requests that may be repeated. Ten more are allowed after a
+    /// quiet time.
+    #[schemars(extend("default" = 20))]
+    budget_percentage: Int<1, 100>,
+}
+}
+
+section! {
+/// When a second copy of a request is sent: one of the two keys.
+Hedge {
+    /// When there has been no head of an answer for this time, in milliseconds.
+    after_ms: Int<1, YEAR_MS>,
+    /// `p95`: when 95 of 100 of the deployment's last requests would have had theirs.
+    after: HedgeMoment,
+}
+}
+
+/// Measured times of a deployment.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum HedgeMoment {
+    /// The 95th percentile of the times up to the head of an answer.
+    P95,
 }
 
 section! {

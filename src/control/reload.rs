@@ -24,7 +24,7 @@ use crate::core::route::Routes;
 use crate::core::settings::{DeploymentSettings, EndpointSettings, Name, RequestSettings, Settings};
 use crate::data::gate::Gate;
 use crate::data::verify::{Verifier, VerifierError};
-use crate::data::world::{Deployment, Endpoint, Snapshot};
+use crate::data::world::{Copies, Deployment, Endpoint, Snapshot};
 use crate::observe::metrics::{self, Metrics};
 use crate::provider::process::{Launcher, LogTail};
 use crate::shutdown::{self, Drain, DrainTrigger, Tasks};
@@ -64,6 +64,7 @@ pub enum ReloadError {
 struct Live {
     settings: watch::Sender<Arc<DeploymentSettings>>,
     gate: Arc<Gate>,
+    copies: Arc<Copies>,
 }
 
 /// Owns the snapshot and the tasks of all deployments.
@@ -276,7 +277,7 @@ impl Configurator {
                 hands: Machinery { launcher: self.launcher.clone(), log },
             };
             self.tasks.spawn(scaler.run(receiver));
-            Live { settings: sender, gate }
+            Live { settings: sender, gate, copies: Arc::default() }
         });
         live.gate.set_limits(limits(&settings.request));
         live.settings.send_if_modified(|present| {
@@ -294,6 +295,7 @@ impl Configurator {
             settings: Arc::clone(settings),
             header: http::HeaderValue::from_str(settings.name.as_str()).expect("a name is a header value"),
             gate: Arc::clone(&live.gate),
+            copies: Arc::clone(&live.copies),
             metrics: self.metrics.deployment(Some(endpoint), Some(&settings.name)),
         }
     }

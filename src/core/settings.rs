@@ -275,6 +275,36 @@ pub struct RequestSettings {
     pub max_queue_length: Option<u32>,
     /// Largest request body.
     pub max_body_bytes: u64,
+    /// When it is sent more than once.
+    pub repeat: RepeatSettings,
+}
+
+/// When a request is sent more than once (`idempotent`, `retry`, `hedge`). GET and HEAD always may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RepeatSettings {
+    /// Every request may be: the model does no harm when it computes one twice.
+    pub idempotent: bool,
+    /// Most times that a request which failed is sent again.
+    pub attempts: u32,
+    /// Most copies, in percent of the requests that may be repeated.
+    pub budget_percent: u32,
+    /// When a second copy is sent because the answer is late; `None` is never.
+    pub hedge: Option<HedgeAfter>,
+}
+
+impl Default for RepeatSettings {
+    fn default() -> Self {
+        Self { idempotent: false, attempts: 2, budget_percent: 20, hedge: None }
+    }
+}
+
+/// When an answer is late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HedgeAfter {
+    /// After this time.
+    Time(Duration),
+    /// When 95 of 100 requests would have had the head of theirs, by what the deployment did lately.
+    P95,
 }
 
 /// How many replicas (`scale_settings`, `instance_count`).

@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::core::admission::Outcome;
+use crate::data::again::Kept;
 use crate::data::peer::Peer;
 use crate::data::record::OpenRecord;
 use crate::data::upstream::Exchange;
@@ -84,6 +85,8 @@ pub struct RequestBody {
     peer: Option<Rc<Peer>>,
     /// Where the rest goes when the request is answered before all of it has arrived.
     leftovers: Option<Leftovers>,
+    /// Gets what arrives, if the request may be sent again.
+    kept: Option<Rc<Kept>>,
 }
 
 /// Takes bodies whose request has been answered already.
@@ -127,7 +130,20 @@ impl RequestBody {
             }),
             peer: None,
             leftovers: None,
+            kept: None,
         }
+    }
+
+    /// A body that is there already.
+    pub fn whole(pieces: impl Iterator<Item = Bytes>) -> Self {
+        let mut body = Self::with_state(Upload::Complete);
+        body.ahead = pieces.map(Frame::data).collect();
+        body
+    }
+
+    /// Keeps what arrives from now on.
+    pub fn keep(&mut self, kept: &Rc<Kept>) {
+        self.kept = Some(Rc::clone(kept));
     }
 
     /// How far the client has come; stays true after the body has gone to the connection.
@@ -180,6 +196,9 @@ impl RequestBody {
         if self.arrived > self.limit {
             self.progress.state.set(Upload::TooLarge);
             return Poll::Ready(Some(Err(BodyError::TooLarge)));
+        }
+        if let Some(kept) = &self.kept {
+            kept.keep(&frame);
         }
         Poll::Ready(Some(Ok(frame)))
     }
@@ -266,8 +285,7 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(incoming) = &self.incoming else { return SizeHint::with_exact(0) };
-        let rest = incoming.size_hint();
+        let rest = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
         let ahead: u64 = self.ahead.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + ahead);

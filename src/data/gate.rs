@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 #[cfg(all(test, model_check))]
 use loom::sync::{Mutex, MutexGuard};
+use slab::Slab;
 #[cfg(not(all(test, model_check)))]
 use std::sync::{Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -19,9 +20,11 @@ use crate::core::settings::Authority;
 use crate::data::gate::deadline::Deadline;
 
 pub use acquire::{Acquire, Permit};
+pub use wanted::Wanted;
 
 mod acquire;
 mod deadline;
+mod wanted;
 
 /// What a permit points to: a replica as the data plane sees it.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,6 +71,8 @@ struct State {
     given_up: BTreeMap<ReplicaId, u32>,
     /// How the uses of slots ended, by the number of the outcome.
     ended: [u64; Outcome::ALL.len()],
+    /// Of second copies, which make way when somebody has to wait.
+    copies: Slab<Waker>,
 }
 
 impl Gate {
@@ -80,6 +85,7 @@ impl Gate {
             suspects: Vec::new(),
             given_up: BTreeMap::new(),
             ended: [0; _],
+            copies: Slab::new(),
         };
         Arc::new(Self { state: Mutex::new(state), events: Notify::new() })
     }
@@ -158,6 +164,11 @@ impl Gate {
         let target = state.target(replica);
         drop(state);
         Some(Permit::new(Arc::clone(self), target, place, None, now, ask))
+    }
+
+    /// Ready when somebody waits for a slot: second copies of requests make way then.
+    pub fn wanted(&self) -> Wanted<'_> {
+        Wanted::new(self)
     }
 
     /// A limit of its own for one replica, where it is less than that of all; see [`Pool::cap`].

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST};
@@ -14,18 +14,23 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::core::admission::Ask;
+use crate::core::retry::Cause;
 use crate::core::route::{Call, Route};
 use crate::core::settings::{EndpointSettings, Profile, RequestSettings};
-use crate::data::body::{AnswerBody, RequestBody, Terms, Upload};
+use crate::data::again::Again;
+use crate::data::body::{AnswerBody, Progress, RequestBody, Terms, Upload};
 use crate::data::cors;
 use crate::data::gate::{Acquire, Permit, Refusal};
 use crate::data::head::{self, Forwarding, Ids, Known, Survey};
 use crate::data::peer::Peer;
 use crate::data::record::OpenRecord;
 use crate::data::reject::Reject;
-use crate::data::upstream::{self, Answer, Outgoing, SendError};
+use crate::data::upstream::{self, Answer, Outgoing, SendError, Trip};
 use crate::data::worker::Worker;
 use crate::data::world::{Deployment, Endpoint, Snapshot};
+use repeat::Course;
+
+mod repeat;
 
 /// Serves one request. Every failure is an answer, so that the connection never sees an error.
 ///
@@ -211,16 +216,30 @@ impl Path<'_> {
         let asked = Instant::now();
         let fields = self.record.fields();
         fields.route_time = asked.saturating_duration_since(fields.started);
-        let mut acquire = deployment.gate.acquire(asked, limits.max_queue_wait, Ask::default());
+        let ask = Ask::default();
+        let again = Again::of(&mut request, &limits.repeat, ask);
+        if again.is_some() {
+            deployment.copies.budget.deposit(limits.repeat.budget_percent);
+        }
+        let mut acquire = deployment.gate.acquire(asked, limits.max_queue_wait, ask);
         loop {
             let (permit, admitted) = self.admit(acquire, request.body_mut(), deployment, asked).await?;
             let target = Arc::clone(permit.target());
-            self.record.fields().replica = Some(Arc::clone(&target.name));
+            let fields = self.record.fields();
+            fields.replica = Some(Arc::clone(&target.name));
+            fields.tries.hand_over();
             request.headers_mut().insert(HOST, target.host.clone());
-            match self.send(permit, request, deployment, admitted).await? {
+            let sent = match &again {
+                None => self.send(permit, request, deployment, admitted).await?,
+                Some(again) => {
+                    Box::pin(self.send_repeatable(permit, request, again, deployment, admitted)).await?
+                }
+            };
+            match sent {
                 Sent::Answered(answer) => return Ok(answer),
                 Sent::Unreachable(permit, unsent, error) => {
                     tracing::warn!(replica = %target.name, address = %target.authority, %error, "cannot connect");
+                    self.record.fields().tries.add(Cause::Unreachable);
                     acquire = permit.suspect();
                     request = unsent;
                 }
@@ -277,15 +296,54 @@ impl Path<'_> {
         deployment: &Deployment,
         sent_at: Instant,
     ) -> Result<Sent, Reject> {
-        let settings = &deployment.settings.request;
         let upload = request.body().progress();
-        let mut connect_time = Duration::ZERO;
-        let limits = upstream::Limits {
-            connect_timeout: settings.connect_timeout,
-            now: sent_at,
-            until: sent_at + settings.timeout,
+        let (limits, trip) = (limits(&deployment.settings.request, sent_at), Trip::default());
+        let sent = self.worker.upstream.send(permit, request, None, limits, &trip).await;
+        self.judge(sent, &trip, &upload, deployment, sent_at)
+    }
+
+    /// The same for a request that may be sent more than once.
+    async fn send_repeatable(
+        &mut self,
+        permit: Permit,
+        request: Outgoing,
+        again: &Again,
+        deployment: &Deployment,
+        sent_at: Instant,
+    ) -> Result<Sent, Reject> {
+        let upload = request.body().progress();
+        let trip = Trip::default();
+        let course = Course {
+            upstream: &self.worker.upstream,
+            deployment,
+            again,
+            limits: limits(&deployment.settings.request, sent_at),
+            trip: &trip,
+            tries: &mut self.record.fields().tries,
         };
-        let sent = self.worker.upstream.send(permit, request, limits, &mut connect_time).await;
+        let sent = course.run(permit, request).await;
+        if let Ok(answer) = &sent {
+            self.record.fields().replica = Some(Arc::clone(&answer.exchange.target().name));
+        }
+        for _ in 0..trip.stale.get() {
+            let tries = &mut self.record.fields().tries;
+            tries.add(Cause::Stale);
+            tries.hand_over();
+        }
+        self.judge(sent, &trip, &upload, deployment, sent_at)
+    }
+
+    /// What a try means for the client.
+    fn judge(
+        &mut self,
+        sent: Result<Answer, SendError>,
+        trip: &Trip,
+        upload: &Progress,
+        deployment: &Deployment,
+        sent_at: Instant,
+    ) -> Result<Sent, Reject> {
+        let settings = &deployment.settings.request;
+        let connect_time = trip.connect_time.get();
         let fields = self.record.fields();
         fields.connect_time += connect_time;
         fields.request_bytes = upload.bytes();
@@ -322,6 +380,10 @@ fn named<'a>(endpoint: &'a Endpoint, headers: &HeaderMap) -> Option<&'a Arc<Depl
     let mut names = headers.get_all(head::DEPLOYMENT).iter();
     let name = names.next()?;
     names.all(|other| other == name).then(|| endpoint.named(name.as_bytes()))?
+}
+
+fn limits(settings: &RequestSettings, now: Instant) -> upstream::Limits {
+    upstream::Limits { connect_timeout: settings.connect_timeout, now, until: now + settings.timeout }
 }
 
 enum Sent {

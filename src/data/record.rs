@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderValue, Request};
 
+use crate::core::retry::Tries;
 use crate::data::peer::Peer;
 use crate::observe::access::{AccessLog, Record};
 use crate::observe::metrics::DeploymentMetrics;
@@ -51,6 +52,7 @@ impl OpenRecord {
             endpoint: None,
             deployment: None,
             replica: None,
+            tries: Tries::default(),
             identity: None,
             status: None,
             reason: None,

@@ -6,11 +6,12 @@
 //! the replica ends its side. A model server that cannot cancel, as the real one cannot, would otherwise be sent a second
 //! request while it still works on the first.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{self, UnboundedSender};
@@ -25,9 +27,10 @@ use tower::{Service, ServiceExt as _};
 
 use crate::core::admission::{Outcome, ReplicaId};
 use crate::core::settings::Authority;
+use crate::data::again::Again;
 use crate::data::body::{Progress, RequestBody, Upload};
 use crate::data::cork::Cork;
-use crate::data::gate::Permit;
+use crate::data::gate::{Permit, Target};
 use crate::data::upstream::connection::{Connection, Failure};
 use crate::shutdown::Tasks;
 
@@ -102,6 +105,15 @@ pub struct Limits {
     pub until: Instant,
 }
 
+/// What one exchange took, also if it is given up.
+#[derive(Debug, Default)]
+pub struct Trip {
+    /// Opening connections.
+    pub connect_time: Cell<Duration>,
+    /// Times that it was sent again, because the replica had closed a pooled connection.
+    pub stale: Cell<u16>,
+}
+
 /// A connection in use and the slot that goes with it. Dropped, they go to where the replica is watched until it lets go.
 #[derive(Debug)]
 struct Hold {
@@ -141,6 +153,10 @@ impl Hold {
 
     fn carrier(&mut self) -> &mut Carrier {
         &mut self.held.as_mut().expect("taken only at the end").0
+    }
+
+    fn target(&self) -> &Arc<Target> {
+        self.held.as_ref().expect("taken only at the end").1.target()
     }
 
     /// How the use of the slot has gone so far.
@@ -234,6 +250,11 @@ fn verdict(status: StatusCode) -> Outcome {
 }
 
 impl Exchange {
+    /// The replica that answers.
+    pub fn target(&self) -> &Arc<Target> {
+        self.hold.target()
+    }
+
     /// The next frame of the answer's body.
     pub fn poll_frame(
         &mut self,
@@ -293,28 +314,27 @@ impl Upstream {
         Rc::new(Self { idle: RefCell::default(), cork: Rc::clone(cork), tasks: tasks.clone(), given_up })
     }
 
-    /// Sends a request to the replica of the permit and waits for the head of the answer. The time that opening a
-    /// connection took is added to `connect_time`.
+    /// Sends a request to the replica of the permit and waits for the head of the answer.
     ///
     /// A pooled connection that turns out to be closed is replaced by a fresh one as long as nothing of the request has
-    /// been written, or if it is safe and empty (GET or HEAD without a body).
+    /// been written, or if it may be sent again.
     pub async fn send(
         self: &Rc<Self>,
         permit: Permit,
         request: Outgoing,
+        again: Option<&Again>,
         limits: Limits,
-        connect_time: &mut Duration,
+        trip: &Trip,
     ) -> Result<Answer, SendError> {
         let (mut permit, mut request) = (permit, request);
         let upload = request.body().progress();
         loop {
             let pooled = self.checkout(permit.target().id, limits.now);
-            let copy = if pooled.is_some() { copy_if_safe(&request) } else { None };
             let is_fresh = pooled.is_none();
             let connection = match pooled {
                 Some(connection) => connection,
                 // Boxed, so that requests on a pooled connection do not carry the room that it needs.
-                None => match Box::pin(self.open(&permit, limits, connect_time)).await {
+                None => match Box::pin(self.open(&permit, limits, trip)).await {
                     Ok(Ok(connection)) => connection,
                     Ok(Err(error)) => {
                         permit.outcome(Outcome::Broken);
@@ -349,7 +369,7 @@ impl Upstream {
                 }
                 Err(Failure::Broken(error)) => error,
             };
-            let unsent = if is_fresh { None } else { error.take_message().map(Box::new).or(copy) };
+            let unsent = if is_fresh { None } else { Self::unsent(&mut error, again, &hold, trip) };
             let Some(unsent) = unsent else {
                 if matches!(upload.state(), Upload::Complete | Upload::Running) {
                     hold.outcome(Outcome::Broken);
@@ -360,17 +380,32 @@ impl Upstream {
         }
     }
 
+    /// The request for another connection, when a pooled one has failed.
+    fn unsent(
+        error: &mut TrySendError<Request<RequestBody>>,
+        again: Option<&Again>,
+        hold: &Hold,
+        trip: &Trip,
+    ) -> Option<Outgoing> {
+        if let Some(request) = error.take_message() {
+            return Some(Box::new(request));
+        }
+        let copy = again?.copy(&hold.target().host)?;
+        trip.stale.update(|stale| stale.saturating_add(1));
+        Some(copy)
+    }
+
     /// Opens a connection to the replica of a permit.
     async fn open(
         &self,
         permit: &Permit,
         limits: Limits,
-        time: &mut Duration,
+        trip: &Trip,
     ) -> io::Result<hyper::Result<Box<Connection>>> {
         let began = Instant::now();
         let timeout = limits.connect_timeout.min(limits.until.saturating_duration_since(began));
         let stream = Connector { timeout }.oneshot(permit.target().authority.clone()).await;
-        *time += began.elapsed();
+        trip.connect_time.update(|time| time + began.elapsed());
         Ok(Connection::open(self.cork.stream(stream?)).await)
     }
 
@@ -387,19 +422,6 @@ impl Upstream {
             !connections.is_empty()
         });
     }
-}
-
-/// A copy of a request that may be sent twice: GET and HEAD without a body.
-fn copy_if_safe(request: &Outgoing) -> Option<Outgoing> {
-    let safe = matches!(*request.method(), http::Method::GET | http::Method::HEAD);
-    if !safe || !request.body().is_end_stream() {
-        return None;
-    }
-    let mut copy = Box::new(Request::new(RequestBody::empty()));
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
 }
 
 /// Waits for the replica to let go of a request that was given up.

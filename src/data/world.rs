@@ -1,9 +1,10 @@
 //! The snapshot: the one immutable view of the configuration that a request sees, with the live parts that
 //! outlast it (gates, turn counters, verifiers, metric handles) behind `Arc`s.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
+use crate::core::retry::{Budget, Late};
 use crate::core::route::Routes;
 use crate::core::settings::{DeploymentSettings, EndpointSettings, Settings};
 use crate::data::gate::Gate;
@@ -56,6 +57,15 @@ impl Endpoint {
     }
 }
 
+/// What second copies of a deployment's requests go by.
+#[derive(Debug, Default)]
+pub struct Copies {
+    /// How many there may be.
+    pub budget: Budget,
+    /// When an answer is late; kept only where second copies are sent by it.
+    pub late: Mutex<Late>,
+}
+
 /// A deployment, live.
 #[derive(Debug)]
 pub struct Deployment {
@@ -69,6 +79,8 @@ pub struct Deployment {
     pub swagger: http::Uri,
     /// Carried from one snapshot to the next by name.
     pub gate: Arc<Gate>,
+    /// What second copies of requests go by; carried like the gate.
+    pub copies: Arc<Copies>,
     /// Handles of its metrics; carried like the gate.
     pub metrics: Arc<DeploymentMetrics>,
 }

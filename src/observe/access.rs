@@ -24,6 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{HeaderValue, Method, StatusCode, Version};
 
 use crate::core::identity::Identity;
+use crate::core::retry::Tries;
 use crate::core::settings::{AccessLogTarget, Name};
 use line::Scratch;
 use queue::Queue;
@@ -48,6 +49,8 @@ pub struct Record {
     pub deployment: Option<Name>,
     /// Name of the replica that served.
     pub replica: Option<Arc<str>>,
+    /// How often it was sent, and why more than once.
+    pub tries: Tries,
     /// Who called.
     pub identity: Option<Identity>,
     /// Status sent to the client; `None` when the client had gone before.

@@ -19,6 +19,7 @@ mod exactness;
 mod forwarding;
 mod outcomes;
 mod reload;
+mod retries;
 mod routes;
 mod status;
 mod tls;

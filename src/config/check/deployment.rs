@@ -9,8 +9,8 @@ use crate::config::diagnostic::Place;
 use crate::config::field::{At, Field};
 use crate::config::file;
 use crate::core::settings::{
-    DeploymentKind, DeploymentSettings, FixedSettings, ProbeSettings, ProcessSettings, Profile,
-    ProviderSettings, ReplicaRoutes, RequestSettings, ScaleSettings, UtilizationScale,
+    DeploymentKind, DeploymentSettings, FixedSettings, HedgeAfter, ProbeSettings, ProcessSettings, Profile,
+    ProviderSettings, RepeatSettings, ReplicaRoutes, RequestSettings, ScaleSettings, UtilizationScale,
 };
 
 /// Where Linux begins to take ports for outgoing connections (`net.ipv4.ip_local_port_range`).
@@ -35,7 +35,7 @@ impl Check<'_> {
         };
         Some(DeploymentSettings {
             kind,
-            request: request(&deployment.request_settings, profile),
+            request: self.request(&deployment.request_settings, profile),
             scale,
             // v1's defaults are 310, 10, 2, 1, 3, and it had no readiness probe; v2's are 10, 10, 2, 1, 30 (§6).
             liveness: probe(&deployment.liveness_probe, if slow { (310, 3) } else { (10, 30) }),
@@ -268,6 +268,58 @@ impl Check<'_> {
         }
     }
 
+    fn request(&mut self, field: &Field<file::RequestSettings>, profile: Profile) -> RequestSettings {
+        let default = file::RequestSettings::default();
+        let request = field.value().unwrap_or(&default);
+        // v1 60,000 ms, v2 5,000 ms; 1 slot and 500 ms in both; 100 MB is v1's limit (reference §3.1).
+        let timeout = if profile == Profile::AksV1 { 60_000 } else { 5_000 };
+        RequestSettings {
+            timeout: millis(&request.request_timeout_ms, timeout),
+            connect_timeout: millis(&request.connect_timeout_ms, 1_000),
+            slots: NonZeroU32::new(number(&request.max_concurrent_requests_per_instance, 1)),
+            max_queue_wait: millis(&request.max_queue_wait_ms, 500),
+            max_queue_length: request.max_queue_length.value().map(|length| length.as_u32()),
+            max_body_bytes: request.max_body_bytes.value().map_or(100 * 1024 * 1024, |bytes| bytes.get()),
+            repeat: self.repeat(request),
+        }
+    }
+
+    fn repeat(&mut self, request: &file::RequestSettings) -> RepeatSettings {
+        let default = RepeatSettings::default();
+        let retry = request.retry.value().cloned().unwrap_or_default();
+        RepeatSettings {
+            idempotent: request.idempotent.value().copied().unwrap_or(default.idempotent),
+            attempts: number(&retry.attempts, default.attempts),
+            budget_percent: number(&retry.budget_percentage, default.budget_percent),
+            hedge: request.hedge.given().and_then(|hedge| self.hedge(hedge, request)),
+        }
+    }
+
+    fn hedge(&mut self, at: &At<file::Hedge>, request: &file::RequestSettings) -> Option<HedgeAfter> {
+        if request.idempotent.is_absent() {
+            let help = "add `idempotent: true` if the model may compute a request twice, or `idempotent: false` if \
+                only these are meant";
+            self.warning(at.place, "`hedge` is only for GET and HEAD requests here", help);
+        }
+        let hedge = &at.value;
+        match (&hedge.after_ms, &hedge.after) {
+            (Field::Absent, Field::Absent) => {
+                if !self.is_misspelled(at.place, "after_ms") && !self.is_misspelled(at.place, "after") {
+                    let help = "add `after_ms: 200`, or `after: p95` to go by what is measured";
+                    self.error(at.place, "`hedge` does not say when a second copy is sent", help);
+                }
+                None
+            }
+            (time, Field::Absent) => time.value().map(|time| HedgeAfter::Time(time.millis())),
+            (Field::Absent, after) => after.value().map(|file::HedgeMoment::P95| HedgeAfter::P95),
+            (_, after) => {
+                let place = after.given().map_or(at.place, |after| after.place);
+                self.error(place, "`hedge` has both `after_ms` and `after`", "keep one of them");
+                None
+            }
+        }
+    }
+
     fn routes(&mut self, field: &Field<file::InferenceConfig>) -> ReplicaRoutes {
         let default = file::InferenceConfig::default();
         let config = field.value().unwrap_or(&default);
@@ -290,21 +342,6 @@ impl Check<'_> {
             self.error(port.place, "a route has no port of its own here", help);
         }
         at.value.path.value().map_or_else(|| default.to_owned(), |path| path.0.clone())
-    }
-}
-
-fn request(field: &Field<file::RequestSettings>, profile: Profile) -> RequestSettings {
-    let default = file::RequestSettings::default();
-    let request = field.value().unwrap_or(&default);
-    // v1 60,000 ms, v2 5,000 ms; 1 slot and 500 ms in both; 100 MB is v1's limit (reference §3.1).
-    let timeout = if profile == Profile::AksV1 { 60_000 } else { 5_000 };
-    RequestSettings {
-        timeout: millis(&request.request_timeout_ms, timeout),
-        connect_timeout: millis(&request.connect_timeout_ms, 1_000),
-        slots: NonZeroU32::new(number(&request.max_concurrent_requests_per_instance, 1)),
-        max_queue_wait: millis(&request.max_queue_wait_ms, 500),
-        max_queue_length: request.max_queue_length.value().map(|length| length.as_u32()),
-        max_body_bytes: request.max_body_bytes.value().map_or(100 * 1024 * 1024, |bytes| bytes.get()),
     }
 }
 

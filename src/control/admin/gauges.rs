@@ -51,6 +51,7 @@ mod tests {
 
     use super::*;
     use crate::control::admin::state::tests::state;
+    use crate::core::retry::{Cause, Denied, Hedge, Tries};
     use crate::core::settings::Name;
     use crate::observe::access::Record;
     use crate::observe::access::tests::record;
@@ -100,7 +101,9 @@ mod tests {
     fn the_page_lists_exactly_what_is_rendered() {
         let metrics = Metrics::new();
         metrics.record(&record());
-        metrics.record(&Record { reason: Some("queue_full"), ..record() });
+        let mut tries = Tries { denied: Some(Denied::Budget), hedge: Some(Hedge::Won), ..Tries::default() };
+        tries.add(Cause::Broken);
+        metrics.record(&Record { reason: Some("queue_full"), tries, ..record() });
         let [demo, blue] = ["demo", "blue"].map(|name| Name::parse(name).unwrap());
         count_scale_decision(&demo, &blue, 1, 2);
         count_reload(true);

@@ -231,6 +231,7 @@ pub(crate) mod tests {
                 max_queue_wait: Duration::from_millis(500),
                 max_queue_length: Some(9),
                 max_body_bytes: 1_000,
+                repeat: RepeatSettings::default(),
             },
             scale: ScaleSettings::Manual { replicas: 2 },
             liveness: probe.clone(),

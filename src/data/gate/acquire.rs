@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use crate::core::admission::{Admission, Ask, Outcome, TicketId, Use};
@@ -54,8 +54,11 @@ impl Acquire {
                 let known = state.wakers.get(&ticket).is_some_and(|waker| waker.will_wake(cx.waker()));
                 let old = if known { None } else { state.wakers.insert(ticket, cx.waker().clone()) };
                 self.ticket = Some(ticket);
+                // They leave the list themselves. Nobody is in it but where second copies are sent.
+                let copies: Vec<Waker> = state.copies.iter().map(|(_, copy)| copy.clone()).collect();
                 self.gate.unlock(state);
                 drop(old);
+                copies.into_iter().for_each(Waker::wake);
                 ControlFlow::Continue(ticket)
             }
             Admission::Refused => ControlFlow::Break(Err(Refusal::QueueFull)),

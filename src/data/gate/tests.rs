@@ -407,3 +407,25 @@ async fn a_suspect_that_was_removed_is_not_reported() {
     assert_eq!(gate.take_suspects(), []);
     assert_eq!(gate.load(), Load { slots: Some(0), ..Load::default() });
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_second_copy_learns_that_somebody_waits_and_leaves_no_trace() {
+    let gate = gate(1, 1);
+    let _held = gate.acquire(now(), LONG, Ask::default()).await.unwrap();
+    let bell = Arc::new(Bell::default());
+    let waker = Waker::from(Arc::clone(&bell));
+    let mut cx = Context::from_waker(&waker);
+    let [mut gone, mut copy] = [(); 2].map(|()| Box::pin(gate.wanted()));
+    for wanted in [&mut gone, &mut copy] {
+        assert!(wanted.as_mut().poll(&mut cx).is_pending());
+        assert!(wanted.as_mut().poll(&mut cx).is_pending());
+    }
+    assert_eq!(gate.lock().copies.len(), 2);
+    drop(gone);
+    let mut waits = pin!(gate.acquire(now(), LONG, Ask::default()));
+    assert!(waits.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!(bell.0.load(Ordering::Relaxed), 1, "only the one that is left");
+    assert!(copy.as_mut().poll(&mut cx).is_ready());
+    drop(copy);
+    assert!(gate.lock().copies.is_empty());
+}

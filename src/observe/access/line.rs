@@ -57,6 +57,13 @@ fn write(line: &mut Vec<u8>, clock: &mut Clock, record: &Record) {
     plain(line, br#","EndpointName":""#, record.endpoint.as_ref().map(Name::as_str));
     plain(line, br#","DeploymentName":""#, record.deployment.as_ref().map(Name::as_str));
     quoted(line, br#","Replica":""#, record.replica.as_deref());
+    match record.tries.sent {
+        1 => line.extend_from_slice(br#","Attempts":1"#),
+        sent => {
+            line.extend_from_slice(br#","Attempts":"#);
+            number(line, sent.into());
+        }
+    }
     protocol(line, record.version);
     match record.status {
         // The usual case in one piece.

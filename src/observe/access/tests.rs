@@ -17,6 +17,7 @@ pub(crate) fn record() -> Record {
         endpoint: Some(Name::parse("demo").unwrap()),
         deployment: Some(Name::parse("blue").unwrap()),
         replica: Some("blue-1".into()),
+        tries: Tries { sent: 1, ..Tries::default() },
         identity: Some(Identity { auth: AuthType::Key, subject: Some("primary".into()) }),
         status: Some(StatusCode::OK),
         reason: None,

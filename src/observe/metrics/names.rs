@@ -50,6 +50,12 @@ metrics! {
         "Requests whose client left before the last byte of the answer."
     MODEL_RESPONSES "scoregate_model_responses_total" Counter
         "Answers of the model, by the status that the model sent."
+    RETRIES "scoregate_retries_total" Counter
+        "Times that a request was sent again, by what had become of it before."
+    RETRIES_DENIED "scoregate_retries_denied_total" Counter
+        "Requests that failed, might have been sent again and were not, by the reason."
+    HEDGES "scoregate_hedges_total" Counter
+        "Second copies that were sent because the answer was late, by what became of them."
     REQUEST_BYTES "scoregate_request_bytes_total" Counter
         "Bytes of request bodies that were passed on."
     RESPONSE_BYTES "scoregate_response_bytes_total" Counter

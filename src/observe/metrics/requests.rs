@@ -12,6 +12,7 @@ use http::StatusCode;
 use metrics::{Counter, Histogram, counter, histogram};
 
 use super::{install, names};
+use crate::core::retry::Tries;
 use crate::core::settings::Name;
 use crate::observe::access::Record;
 
@@ -131,6 +132,9 @@ impl DeploymentMetrics {
         self.request_bytes.increment(record.request_bytes);
         self.response_bytes.increment(record.response_bytes);
         self.duration.record(seconds(record.total_time));
+        if !record.tries.is_plain() {
+            self.count_copies(&record.tries);
+        }
         if let Some(served) = &self.served {
             served.queue_wait.record(seconds(record.queue_time));
             if let Some(time) = record.model_time {
@@ -144,6 +148,24 @@ impl DeploymentMetrics {
                 Some(status) => self.model_response(served, status).increment(1),
                 None => {}
             }
+        }
+    }
+
+    /// Rare, so that the handles need not be kept.
+    fn count_copies(&self, tries: &Tries) {
+        let count = |name: &'static str, label: &'static str, value: &'static str, count: u64| {
+            let (endpoint, deployment) = (self.endpoint.clone(), self.deployment.clone());
+            let labels = [("endpoint", endpoint), ("deployment", deployment), (label, value.to_owned())];
+            counter!(name, &labels).increment(count);
+        };
+        for (cause, times) in tries.causes() {
+            count(names::RETRIES, "reason", cause.as_str(), times.into());
+        }
+        if let Some(denied) = tries.denied {
+            count(names::RETRIES_DENIED, "reason", denied.as_str(), 1);
+        }
+        if let Some(hedge) = tries.hedge {
+            count(names::HEDGES, "result", hedge.as_str(), 1);
         }
     }
 
@@ -216,6 +238,7 @@ fn seconds(time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::retry::{Cause, Denied, Hedge};
     use crate::observe::access::tests::record;
     use crate::observe::metrics::recorder;
 
@@ -281,6 +304,20 @@ mod tests {
         let text = rendered(&[Record { model_status: None, ..with(Some("model_broken")) }]);
         has(&text, r#"scoregate_requests_total{endpoint="demo",deployment="blue",code="200"} 1"#);
         assert!(!text.contains("scoregate_model_responses_total{"), "{text}");
+    }
+
+    #[test]
+    fn copies_are_counted_by_cause_and_by_what_became_of_them() {
+        let mut tries = Tries { sent: 4, hedge: Some(Hedge::Won), ..Tries::default() };
+        [Cause::Broken, Cause::Broken, Cause::Stale].into_iter().for_each(|cause| tries.add(cause));
+        let denied = Tries { denied: Some(Denied::Budget), ..Tries::default() };
+        let text = rendered(&[Record { tries, ..record() }, Record { tries: denied, ..record() }]);
+        let labels = r#"endpoint="demo",deployment="blue""#;
+        has(&text, &format!(r#"scoregate_retries_total{{{labels},reason="broken"}} 2"#));
+        has(&text, &format!(r#"scoregate_retries_total{{{labels},reason="stale"}} 1"#));
+        has(&text, &format!(r#"scoregate_retries_denied_total{{{labels},reason="budget"}} 1"#));
+        has(&text, &format!(r#"scoregate_hedges_total{{{labels},result="won"}} 1"#));
+        assert!(!rendered(&[record()]).contains("scoregate_retries"));
     }
 
     #[test]

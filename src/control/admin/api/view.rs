@@ -255,6 +255,7 @@ fn defaults(settings: &DeploymentSettings, view: &mut Document) {
         "request_timeout_ms": millis(request.timeout), "connect_timeout_ms": millis(request.connect_timeout),
         "max_concurrent_requests_per_instance": request.slots.map_or(0, std::num::NonZero::get),
         "max_queue_wait_ms": millis(request.max_queue_wait), "max_body_bytes": request.max_body_bytes,
+        "idempotent": request.repeat.idempotent,
     });
     fill(view, "request_settings", filled);
     let probe = |probe: &ProbeSettings| {

@@ -12,7 +12,7 @@ use crate::control::scaler::Hands;
 use crate::core::admission::ReplicaId;
 use crate::core::settings::{
     Authority, DeploymentKind, DeploymentSettings, FixedSettings, Name, ProbeSettings, ProcessSettings,
-    ProviderSettings, ReplicaRoutes, RequestSettings, ScaleSettings, UtilizationScale,
+    ProviderSettings, RepeatSettings, ReplicaRoutes, RequestSettings, ScaleSettings, UtilizationScale,
 };
 use crate::provider::{Phase, Replica, ReplicaSet, Wanted};
 
@@ -196,6 +196,7 @@ pub(super) fn settings(min: u32) -> DeploymentSettings {
             max_queue_wait: Duration::from_secs(10),
             max_queue_length: None,
             max_body_bytes: 1,
+            repeat: RepeatSettings::default(),
         },
         scale: ScaleSettings::Utilization(UtilizationScale {
             min,

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::core::identity::Identity;
+use crate::core::retry::Tries;
 use crate::observe::access::tests::record;
 
 fn line(record: &Record) -> (String, Value) {
@@ -27,6 +28,7 @@ fn a_line_says_who_what_and_how_long() {
         ("EndpointName", "demo".into()),
         ("DeploymentName", "blue".into()),
         ("Replica", "blue-1".into()),
+        ("Attempts", 1.into()),
         ("Protocol", "HTTP/1.1".into()),
         ("ResponseCode", 200.into()),
         ("ResponseCodeReason", "OK".into()),
@@ -160,7 +162,7 @@ fn records() -> impl Strategy<Value = Record> {
         .prop_map(|who| who.map(|(auth, subject)| Identity { auth, subject }));
     let name = || prop::option::of("[a-z]{3,32}".prop_map(|name| Name::parse(&name).unwrap()));
     let reason = prop::option::of(prop::sample::select(vec!["queue_full", "client_gone"]));
-    let sizes = (any::<u64>(), 0..100_000u64);
+    let sizes = (any::<u64>(), 0..100_000u64, any::<u16>());
     let names = (name(), name(), text_of_ours(), identity);
     let headers = (header(), header(), header());
     let times = (duration(), duration(), duration(), prop::option::of(duration()), duration(), duration());
@@ -177,6 +179,7 @@ fn records() -> impl Strategy<Value = Record> {
                 endpoint,
                 deployment,
                 replica,
+                tries: Tries { sent: sizes.2, ..Tries::default() },
                 identity,
                 status,
                 reason,
@@ -227,6 +230,7 @@ struct Line<'a> {
     endpoint_name: Option<&'a str>,
     deployment_name: Option<&'a str>,
     replica: Option<&'a str>,
+    attempts: u16,
     protocol: &'static str,
     response_code: Option<u16>,
     response_code_reason: Option<&'static str>,
@@ -267,6 +271,7 @@ impl<'a> From<&'a Record> for Line<'a> {
             endpoint_name: record.endpoint.as_ref().map(Name::as_str),
             deployment_name: record.deployment.as_ref().map(Name::as_str),
             replica: record.replica.as_deref(),
+            attempts: record.tries.sent,
             protocol: protocol(record.version),
             response_code: record.status.map(|status| status.as_u16()),
             response_code_reason: canonical(record.status),

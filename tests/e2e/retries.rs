@@ -361,3 +361,19 @@ async fn no_slot_is_lost_or_used_twice_whatever_happens() {
     assert!(all.iter().all(|replica| replica.max_in_flight() <= 1));
     assert!(served(&all) > 100);
 }
+
+/// The replica may have closed a pooled connection before it saw the request, or because of it; nobody can tell.
+#[tokio::test]
+async fn a_pooled_connection_that_breaks_is_replaced_only_where_that_does_no_harm() {
+    for (settings, again) in [("", 0), ("idempotent: true", 1)] {
+        let replica = Replica::start();
+        let top = "listen: { address: \"127.0.0.1:0\", workers: 1 }";
+        let router = Router::start_with(top, &blue(&[replica.address()], settings)).ready().await;
+        assert_eq!(post(SCORE, "{}").send(&router).await.status, StatusCode::OK);
+        replica.act(Act::Cut);
+        post(SCORE, "{}").send(&router).await.expect(502, "model_connection_broken");
+        assert_eq!(replica.served(), 2 + again, "{settings}");
+        let line = router.access_log(2).await.remove(1);
+        assert_eq!(line["Attempts"], 1 + again, "{settings}");
+    }
+}

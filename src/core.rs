@@ -5,5 +5,6 @@ pub mod declared;
 pub mod identity;
 pub mod route;
 pub mod scale;
+pub mod schedule;
 pub mod settings;
 pub mod suggest;

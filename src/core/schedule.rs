@@ -48,7 +48,9 @@ pub enum CronError {
     #[error("it must have five fields and has {0}: minute, hour, day of the month, month, day of the week")]
     Fields(usize),
     /// A field cannot be understood.
-    #[error("the {field} `{text}` is not understood; it may be {may_be}, `*`, a range `1-5`, a step `*/2`, or a list of these")]
+    #[error(
+        "the {field} `{text}` is not understood; it may be {may_be}, `*`, a range `1-5`, a step `*/2`, or a list of these"
+    )]
     Field {
         /// Which.
         field: &'static str,
@@ -82,11 +84,16 @@ impl Schedule {
     /// What is wrong with the expression.
     pub fn new(cron: &str, zone: TimeZone, duration: Duration, min: u32) -> Result<Self, CronError> {
         let parsed = parse(cron)?;
-        let schedule =
-            Self { name: None, min, duration, text: cron.trim().to_owned(), cron: parsed, zone };
+        let schedule = Self { name: None, min, duration, text: cron.trim().to_owned(), cron: parsed, zone };
         // Whether it ever comes does not depend on when one asks.
         schedule.next_start(Timestamp::UNIX_EPOCH).ok_or(CronError::Never)?;
         Ok(schedule)
+    }
+
+    /// The same with a name.
+    #[must_use]
+    pub fn named(self, name: Option<String>) -> Self {
+        Self { name, ..self }
     }
 
     /// The expression.

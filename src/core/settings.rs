@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::core::identity::{JwtKeys, JwtSettings, KeyDigest};
 use crate::core::route::Traffic;
+use crate::core::schedule::Schedule;
 
 /// Everything one file says.
 #[derive(Clone, Debug, PartialEq)]
@@ -239,6 +240,8 @@ pub struct DeploymentSettings {
     pub request: RequestSettings,
     /// How many replicas there are, and why.
     pub scale: ScaleSettings,
+    /// What changes capacity beside the rule.
+    pub capacity: CapacitySettings,
     /// When a replica is taken to be dead and is started again.
     pub liveness: ProbeSettings,
     /// When a replica may have requests.
@@ -304,6 +307,30 @@ pub struct UtilizationScale {
     pub down_after: Duration,
     /// Whether the queue counts as load (v2) or not (v1).
     pub count_queue: bool,
+}
+
+/// What changes capacity beside the rule: the time of day, a long silence, and a start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CapacitySettings {
+    /// Times at which there are more replicas at least (scale type `target_utilization`).
+    pub schedules: Vec<Schedule>,
+    /// Where no replica need be (`min` 0): how long without a request the last one stays.
+    pub idle_time: Duration,
+    /// How long a replica that has just become ready takes to get all its slots; zero is at once.
+    pub warm_up: Duration,
+    /// Longest time in the queue for a request that comes while no replica is ready; `None` is that of all.
+    pub cold_start_wait: Option<Duration>,
+}
+
+impl Default for CapacitySettings {
+    fn default() -> Self {
+        Self {
+            schedules: Vec::new(),
+            idle_time: Duration::from_secs(300),
+            warm_up: Duration::ZERO,
+            cold_start_wait: None,
+        }
+    }
 }
 
 /// A probe (`liveness_probe`, `readiness_probe`); HTTP GET that must answer 200–399.

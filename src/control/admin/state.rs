@@ -222,6 +222,7 @@ pub(crate) mod tests {
                 max_body_bytes: 1_000,
             },
             scale: ScaleSettings::Manual { replicas: 2 },
+            capacity: CapacitySettings::default(),
             liveness: probe.clone(),
             readiness: probe.clone(),
             provider: ProviderSettings::Fixed(FixedSettings { replicas: Vec::new() }),

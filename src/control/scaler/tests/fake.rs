@@ -11,8 +11,8 @@ use crate::control::health::Health;
 use crate::control::scaler::Hands;
 use crate::core::admission::ReplicaId;
 use crate::core::settings::{
-    Authority, DeploymentKind, DeploymentSettings, FixedSettings, Name, ProbeSettings, ProcessSettings,
-    ProviderSettings, ReplicaRoutes, RequestSettings, ScaleSettings, UtilizationScale,
+    Authority, CapacitySettings, DeploymentKind, DeploymentSettings, FixedSettings, Name, ProbeSettings,
+    ProcessSettings, ProviderSettings, ReplicaRoutes, RequestSettings, ScaleSettings, UtilizationScale,
 };
 use crate::provider::{Phase, Replica, ReplicaSet, Wanted};
 
@@ -205,6 +205,7 @@ pub(super) fn settings(min: u32) -> DeploymentSettings {
             down_after: Duration::from_secs(60),
             count_queue: true,
         }),
+        capacity: CapacitySettings::default(),
         liveness: probe.clone(),
         readiness: probe,
         provider: process("model"),

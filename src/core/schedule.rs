@@ -73,6 +73,8 @@ pub struct Window {
     pub min: u32,
     /// When it ends.
     pub until: Timestamp,
+    /// The zone in which people read that time.
+    pub zone: TimeZone,
 }
 
 impl Schedule {
@@ -140,7 +142,8 @@ impl Schedule {
 pub fn in_force(schedules: &[Schedule], now: Timestamp) -> Option<Window> {
     let windows = schedules.iter().filter_map(|schedule| {
         let name = schedule.name.as_ref().unwrap_or(&schedule.text).clone();
-        Some(Window { name, min: schedule.min, until: schedule.until(now)? })
+        let (until, zone) = (schedule.until(now)?, schedule.zone.clone());
+        Some(Window { name, min: schedule.min, until, zone })
     });
     windows.max_by_key(|window| (window.min, window.until))
 }

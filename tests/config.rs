@@ -337,6 +337,18 @@ fn rules_between_values() {
             "`schedules` has no effect",
         ),
         (
+            one("process: {command: [m]}, scale_settings: {reject_budget_percentage: 0.1}"),
+            "only for the policy `adaptive`",
+        ),
+        (
+            one("process: {command: [m]}, scale_settings: {policy: adaptive, reject_budget_percentage: 0}"),
+            "a number from 0.001 to 50",
+        ),
+        (
+            one("process: {command: [m]}, scale_settings: {policy: best}"),
+            "`azureml`, `azureml-strict`, `adaptive`",
+        ),
+        (
             one("process: {command: [m], ports: 20000-20001}, instance_count: 3"),
             "2 ports for up to 3 replicas",
         ),
@@ -502,6 +514,11 @@ fn deployment(name: &'static str) -> BoxedStrategy<Value> {
                 "schedules": schedules,
             }})
         ),
+        prop::sample::select(vec!["azureml", "azureml-strict", "adaptive"])
+            .prop_map(|policy| json!({"scale_settings": { "policy": policy }})),
+        (1..50_000u32).prop_map(|thousandths| json!({"scale_settings": {
+            "policy": "adaptive", "reject_budget_percentage": f64::from(thousandths) / 1000.0,
+        }})),
     ];
     let process = (
         scale,

@@ -6,14 +6,14 @@ use std::time::Duration;
 use super::diagnostic::Place;
 use super::field::{At, Entries, Field};
 use super::secret::SecretRef;
-use super::units::{FilePath, Int, Listener, LogTarget, PortRange, ReplicaUrl, RoutePath, Share};
+use super::units::{Budget, FilePath, Int, Listener, LogTarget, PortRange, ReplicaUrl, RoutePath, Share};
 use super::{check, file};
 use crate::core::identity::{JwtAlgorithm, JwtKey, JwtKeys, JwtSettings};
 use crate::core::schedule::Schedule;
 use crate::core::settings::{
     AccessLogTarget, AuthMode, AuthSettings, CorsSettings, DeploymentKind, DeploymentSettings,
     EndpointSettings, Key, ListenSettings, ProbeSettings, ProcessSettings, Profile, ProviderSettings,
-    ReplicaRoutes, ScaleSettings, Settings,
+    ReplicaRoutes, ScalePolicy, ScaleSettings, Settings,
 };
 
 /// The settings as YAML, every default filled in. Secrets appear as references or as `***`, which is not
@@ -188,7 +188,18 @@ fn scale(settings: &DeploymentSettings) -> file::ScaleSettings {
         // `down_after` and `count_queue` follow from the profile.
         ScaleSettings::Utilization(scale) => file::ScaleSettings {
             r#type: file::ScaleType::TargetUtilization.into(),
-            policy: file::ScalePolicy::Azureml.into(),
+            policy: match scale.policy {
+                ScalePolicy::Azureml => file::ScalePolicy::Azureml,
+                ScalePolicy::AzuremlStrict => file::ScalePolicy::AzuremlStrict,
+                ScalePolicy::Adaptive { .. } => file::ScalePolicy::Adaptive,
+            }
+            .into(),
+            reject_budget_percentage: match scale.policy {
+                ScalePolicy::Adaptive { reject_budget_percent: Some(percent) } => Budget(percent).into(),
+                ScalePolicy::Adaptive { .. } | ScalePolicy::Azureml | ScalePolicy::AzuremlStrict => {
+                    Field::Absent
+                }
+            },
             min_instances: int(scale.min.into()),
             max_instances: int(scale.max.into()),
             polling_interval: seconds(scale.interval),

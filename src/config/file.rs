@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::field::{Entries, Field};
 use super::secret::SecretRef;
-use super::units::{FilePath, Int, Listener, LogTarget, PortRange, ReplicaUrl, RoutePath, Share};
+use super::units::{Budget, FilePath, Int, Listener, LogTarget, PortRange, ReplicaUrl, RoutePath, Share};
 
 /// Longest time that can be set, in milliseconds: a year. Longer ones would overflow clocks.
 pub(super) const YEAR_MS: u64 = 31_536_000_000;
@@ -369,6 +369,9 @@ ScaleSettings {
     /// The rule that `target_utilization` follows.
     #[schemars(extend("default" = "azureml"))]
     policy: ScalePolicy,
+    /// Share of the requests that may be turned away, in percent: the margin of `adaptive` then grows and shrinks slowly
+    /// with what is. Default: no such correction.
+    reject_budget_percentage: Budget,
     /// Fewest replicas. With 0 the last one is ended after `idle_time`, and the next request waits for a new one
     /// (`cold_start_wait_ms`).
     #[schemars(extend("default" = 1))]
@@ -380,7 +383,8 @@ ScaleSettings {
     /// evaluations (under `aks-v1`, for 60 seconds).
     #[schemars(extend("default" = 1))]
     polling_interval: Int<1, 3600>,
-    /// Busy share of the slots to aim at, in percent. The queue counts as busy (not under `aks-v1`).
+    /// Busy share of the slots to aim at, in percent; not for `adaptive`. The queue counts as busy (not for
+    /// `azureml-strict` under `aks-v1`).
     #[schemars(extend("default" = 70))]
     target_utilization_percentage: Int<1, 100>,
     /// With `min_instances: 0`: time without a request, in seconds, after which the last replica is ended.
@@ -434,8 +438,13 @@ pub(super) enum ScaleType {
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub(super) enum ScalePolicy {
-    /// The documented rule of azureml-fe.
+    /// The documented rule of azureml-fe; requests that wait or were turned away count as load.
     Azureml,
+    /// The documented rule to the letter: blind to what is turned away.
+    #[serde(rename = "azureml-strict")]
+    AzuremlStrict,
+    /// By offered load, measured burstiness, learned start-up time and the longest queue wait.
+    Adaptive,
 }
 
 section! {

@@ -135,6 +135,55 @@ impl JsonSchema for Share {
     }
 }
 
+/// A small share of the requests in percent, greater than nothing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Budget(pub(super) f64);
+
+impl Budget {
+    const LEAST: f64 = 0.001;
+    const MOST: f64 = 50.0;
+}
+
+impl<'de> Deserialize<'de> for Budget {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct BudgetVisitor;
+        impl Visitor<'_> for BudgetVisitor {
+            type Value = Budget;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number from 0.001 to 50, without a percent sign")
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Budget, E> {
+                let fits = (Budget::LEAST..=Budget::MOST).contains(&number);
+                fits.then_some(Budget(number))
+                    .ok_or_else(|| E::invalid_value(Unexpected::Float(number), &self))
+            }
+        }
+        deserializer.deserialize_f64(BudgetVisitor)
+    }
+}
+
+impl Serialize for Budget {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.0)
+    }
+}
+
+impl JsonSchema for Budget {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Budget".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number", "minimum": Self::LEAST, "maximum": Self::MOST })
+    }
+}
+
 /// A value that is written as a text of a certain form.
 pub(super) trait Form: Sized {
     /// What the text must be, as the rest of the sentence "it must be …".

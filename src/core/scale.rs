@@ -1,49 +1,47 @@
 //! How many replicas there should be: one pure function of settings, history and what is seen now.
 //!
 //! It decides on the number alone. Which replica is started or drained is `control::scaler`'s part; when it is
-//! asked is the caller's (each interval, and at once when somebody waits and nothing was started).
+//! asked is the caller's (each interval: `decide`; at once when somebody waits too long: `at_once`). One file for each
+//! rule: `azureml` and `adaptive`; what they share is `demand`.
 
+mod adaptive;
+mod azureml;
+mod demand;
 mod reason;
+mod signals;
 #[cfg(test)]
 mod tests;
+mod window;
 
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use serde::Serialize;
 
-use crate::core::settings::{ScaleSettings, UtilizationScale};
+use crate::core::settings::{ScalePolicy, ScaleSettings, UtilizationScale};
+use demand::Demand;
+use window::MaxWindow;
 
+pub use adaptive::Staffing;
 pub use reason::Reason;
+pub use signals::Signals;
 
-/// What the scaler sees at an evaluation.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Observed {
-    /// The time of the evaluation.
-    pub now: Instant,
-    /// Replicas that admit requests.
-    pub ready: u32,
-    /// Replicas asked for that are not ready yet.
-    pub starting: u32,
-    /// Slots on one replica; `None` is no limit (then a busy slot counts as if a replica had one slot).
-    pub slots_per_replica: Option<u32>,
-    /// Slots in use on replicas that are not draining.
-    pub busy: u32,
-    /// Requests in the queue.
-    pub queued: u32,
-}
+/// Share of the longest queue wait that the newest waiter may be expected to use before replicas are asked for at once.
+const WAIT_BUDGET: f64 = 0.5;
 
-/// What the rule remembers from one evaluation to the next; at most one entry for each number of replicas
-/// between the bounds, however often it is asked.
+/// Longest time for which any rule keeps what was needed, in seconds: 20 of the longest intervals.
+const LONGEST_KEPT: f64 = 72_000.0;
+
+/// What the rules remember from one evaluation to the next; bounded, however often they are asked.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
-    /// The last evaluation at which the load was over the target, or the first one of all.
-    above: Option<Instant>,
-    /// The needs of the last `down_after`, oldest first, without those that a later one reaches or exceeds: the
-    /// first is the greatest.
-    needs: VecDeque<(Instant, u32)>,
+    demand: Demand,
+    /// What was asked for between evaluations.
+    raised: MaxWindow,
+    /// Of the rule in force; the other begins anew when it comes into force.
+    azureml: azureml::Past,
+    adaptive: adaptive::Past,
 }
 
 /// How many, and why.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Decision {
     /// Replicas there should be, ready and starting together.
     pub desired: u32,
@@ -51,13 +49,19 @@ pub struct Decision {
     pub reason: Reason,
 }
 
-/// The load at one evaluation and what it asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The load at one evaluation of a rule by utilisation, and what it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Sample {
     /// Slots in use.
     pub busy: u32,
     /// Requests in the queue, where they count as load.
     pub queued: Option<u32>,
+    /// Requests that were turned away and would still run, where they count as load.
+    pub ghosts: Option<f64>,
+    /// Mean service time in seconds, when it is known.
+    pub service: Option<f64>,
+    /// All that counts as load together.
+    pub load: f64,
     /// Replicas, ready and starting together.
     pub total: u32,
     /// Slots of all of them.
@@ -72,108 +76,93 @@ pub struct Sample {
     pub max: u32,
 }
 
-/// Decides on the number of replicas.
+/// Decides on the number of replicas, once in an interval. The bounds are those in `seen`.
 ///
-/// Scaling by load is the rule that azureml-fe documents (“How to use the inference router”: v1 busy replicas
-/// over replicas, v2 with the queue; target 70 %; up within about a second; down after about a minute in v1 and
-/// 20 intervals in v2). The size of a step is not published; it is taken from the sizing formula of the same
-/// page, `replicas = ceil(concurrent / target / slots)`:
-///
-/// ```text
-/// load   = busy (+ queued, v2)
-/// need   = ceil(load / (target × slots of one replica))
-/// total  = ready + starting
-/// load / (total × slots) > target          : desired = max(total, need), at once
-/// not over for `down_after` or longer      : desired = min(total, greatest need in that time)
-/// otherwise                                : desired = total
-/// always                                   : min ≤ desired ≤ max
-/// ```
-///
-/// Replicas without a limit of slots count as having one: azureml-fe counts busy replicas, and a limit is what
-/// would tell that a replica can take more. While somebody waits at least one replica is needed, even where the
-/// queue is no load (v1) and none is asked for (`min` 0). All in whole numbers: nothing is lost to rounding.
-pub fn decide(settings: &ScaleSettings, history: &mut History, seen: &Observed) -> Decision {
+/// While somebody waits at least one replica is needed, even where the queue is no load (`azureml-strict` of v1) and
+/// none is asked for (`min` 0). Replicas without a limit of slots count as having one: azureml-fe counts busy replicas,
+/// and a limit is what would tell that a replica can take more. Numbers that cannot be (not finite, negative, a clock
+/// that goes backwards) are taken as the nearest that can.
+pub fn decide(settings: &ScaleSettings, history: &mut History, seen: &Signals) -> Decision {
     match settings {
         ScaleSettings::Manual { replicas } => {
             *history = History::default();
             Decision { desired: *replicas, reason: Reason::Manual { replicas: *replicas } }
         }
-        ScaleSettings::Utilization(rule) => by_utilization(rule, history, seen),
+        ScaleSettings::Utilization(rule) => by_load(rule, history, &seen.sane(history.demand.last)),
     }
 }
 
-fn by_utilization(rule: &UtilizationScale, history: &mut History, seen: &Observed) -> Decision {
-    let sample = Sample::take(rule, seen);
-    let total = sample.total;
-    let over = sample.is_over();
-    let peak = history.note(seen.now, over, sample.within(sample.needed), rule.down_after);
-    let nobody = total == 0 && seen.queued > 0;
-    let (asked, reason) = if nobody {
-        (sample.needed, Reason::NobodyThere { waiting: seen.queued, sample })
-    } else if over {
-        (total.max(sample.needed), Reason::Over(sample))
-    } else if total < rule.min {
-        (rule.min, Reason::BelowMin { total, min: rule.min })
-    } else if total > rule.max {
-        (rule.max, Reason::AboveMax { total, max: rule.max })
-    } else if let Some(peak) = peak.filter(|peak| *peak < total) {
-        (peak, Reason::Lower { sample, peak, window: rule.down_after })
-    } else {
-        (total, Reason::Kept { sample, window: rule.down_after })
-    };
-    Decision { desired: sample.within(asked), reason }
-}
-
-impl Sample {
-    fn take(rule: &UtilizationScale, seen: &Observed) -> Self {
-        let slots_per_replica = u64::from(seen.slots_per_replica.unwrap_or(1).max(1));
-        let target_percent = rule.target_percent.max(1);
-        let total = seen.ready.saturating_add(seen.starting);
-        let queued = rule.count_queue.then_some(seen.queued);
-        let load = u64::from(seen.busy) + u64::from(queued.unwrap_or(0));
-        let for_load = (load * 100).div_ceil(u64::from(target_percent) * slots_per_replica);
-        let needed = for_load.max(u64::from(seen.queued > 0));
-        Self {
-            busy: seen.busy,
-            queued,
-            total,
-            slots: u64::from(total) * slots_per_replica,
-            target_percent,
-            needed: u32::try_from(needed).unwrap_or(u32::MAX),
-            min: rule.min,
-            max: rule.max,
+fn by_load(rule: &UtilizationScale, history: &mut History, seen: &Signals) -> Decision {
+    let History { demand, raised, azureml, adaptive } = history;
+    demand.note(seen);
+    match rule.policy {
+        ScalePolicy::Adaptive { reject_budget_percent } => {
+            *azureml = azureml::Past::default();
+            let raised = raised.largest(seen.t, adaptive::RECENT) as u32;
+            adaptive.decide(rule, reject_budget_percent, demand, raised, seen)
+        }
+        ScalePolicy::Azureml | ScalePolicy::AzuremlStrict => {
+            *adaptive = adaptive::Past::default();
+            let raised = raised.largest(seen.t, rule.down_after.as_secs_f64()) as u32;
+            azureml.decide(rule, demand, raised, seen)
         }
     }
+}
 
-    /// Busy slots and, where it counts, the queue.
-    pub fn load(&self) -> u64 {
-        u64::from(self.busy) + u64::from(self.queued.unwrap_or(0))
+/// Decides between two evaluations, and only on more: `None` unless somebody waits, the newest would have to wait for
+/// too long, and more replicas are needed for what is there now than there are. It changes no mean and no window; the counts
+/// in `seen` are what has happened since the last evaluation. Whoever follows it tells the history: [`History::raised`].
+pub fn at_once(settings: &ScaleSettings, history: &History, seen: &Signals) -> Option<Decision> {
+    let ScaleSettings::Utilization(rule) = settings else { return None };
+    let demand = &history.demand;
+    let seen = seen.sane(demand.last);
+    if seen.queue == 0 || seen.total() >= seen.max {
+        return None;
     }
+    let wait = projected_wait(demand, &seen);
+    let budget = WAIT_BUDGET * seen.queue_wait;
+    if wait.is_some_and(|wait| wait <= budget) {
+        return None;
+    }
+    let total = seen.total();
+    let (load, needed) = match rule.policy {
+        ScalePolicy::Adaptive { .. } => {
+            let load = adaptive::Past::demand_now(demand, &seen);
+            (load, signals::whole(load / seen.slots()).max(1))
+        }
+        ScalePolicy::Azureml | ScalePolicy::AzuremlStrict => {
+            let sample = Sample::take(rule, demand, demand.ghosts_at(&seen), &seen);
+            (sample.load, sample.ask(seen.queue).map_or(total, |(asked, _)| asked))
+        }
+    };
+    let desired = seen.within(needed);
+    let waiting = seen.queue;
+    let reason = Reason::AtOnce { waiting, wait, budget, demand: load, total, needed, max: seen.max };
+    (desired > total).then_some(Decision { desired, reason })
+}
 
-    /// Whether the load is a greater share of the slots than the target.
-    pub fn is_over(&self) -> bool {
-        u128::from(self.load()) * 100 > u128::from(self.slots) * u128::from(self.target_percent)
+/// How long the newest waiter will wait, in seconds, if nothing changes: those before it leave at the pace of the service
+/// time. `None` if nothing can be said: nobody serves, or nothing has ended yet.
+fn projected_wait(demand: &Demand, seen: &Signals) -> Option<f64> {
+    if seen.projected_wait.is_some_and(f64::is_finite) {
+        return seen.projected_wait;
     }
-
-    /// A number brought between the bounds; the upper one wins if they contradict each other.
-    fn within(&self, replicas: u32) -> u32 {
-        replicas.max(self.min).min(self.max)
-    }
+    let slots = f64::from(seen.ready) * seen.slots();
+    (slots > 0.0 && demand.knows_service()).then(|| f64::from(seen.queue) * demand.service() / slots)
 }
 
 impl History {
-    /// Notes one evaluation. The greatest need of the last `window`, if the load was not over for that long.
-    fn note(&mut self, now: Instant, over: bool, need: u32, window: Duration) -> Option<u32> {
-        let above = if over { now } else { self.above.unwrap_or(now) };
-        self.above = Some(above);
-        while self.needs.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= window) {
-            self.needs.pop_front();
+    /// Notes that more replicas were asked for between two evaluations ([`at_once`]), so that the next evaluations keep
+    /// them for as long as they keep what was needed.
+    pub fn raised(&mut self, t: f64, desired: u32) {
+        let t = self.demand.last.map_or(t, |last| t.max(last));
+        if t.is_finite() {
+            self.raised.push(t, f64::from(desired), LONGEST_KEPT);
         }
-        while self.needs.back().is_some_and(|(_, earlier)| *earlier <= need) {
-            self.needs.pop_back();
-        }
-        self.needs.push_back((now, need));
-        let peak = self.needs.front().map(|(_, need)| *need);
-        peak.filter(|_| !over && now.saturating_duration_since(above) >= window)
+    }
+
+    /// Learned time from the order of a replica to its first admission, in seconds.
+    pub fn start_up(&self) -> f64 {
+        self.demand.cold
     }
 }

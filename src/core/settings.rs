@@ -295,6 +295,8 @@ pub enum ScaleSettings {
 /// Rule and bounds of scaling by load.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UtilizationScale {
+    /// Which rule it is.
+    pub policy: ScalePolicy,
     /// Fewest replicas.
     pub min: u32,
     /// Most replicas.
@@ -305,7 +307,7 @@ pub struct UtilizationScale {
     pub target_percent: u32,
     /// How long the load must stay below before replicas are removed: 60 s (v1), 20 intervals (v2).
     pub down_after: Duration,
-    /// Whether the queue counts as load (v2) or not (v1).
+    /// Whether the queue counts as load (v2) or not (v1), by the letter of the document; for `AzuremlStrict` alone.
     pub count_queue: bool,
 }
 
@@ -331,6 +333,20 @@ impl Default for CapacitySettings {
             cold_start_wait: None,
         }
     }
+}
+
+/// The rules of scaling by load.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ScalePolicy {
+    /// The documented rule of azureml-fe; what waits and what was turned away count as load.
+    Azureml,
+    /// The documented rule to the letter.
+    AzuremlStrict,
+    /// Staffing by offered load and measured burstiness.
+    Adaptive {
+        /// Share of the requests that may be turned away, in percent; `None` does not correct by it.
+        reject_budget_percent: Option<f64>,
+    },
 }
 
 /// A probe (`liveness_probe`, `readiness_probe`); HTTP GET that must answer 200–399.

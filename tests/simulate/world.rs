@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use scoregate::core::admission::{Admission, Ask, Limits, Outcome, Pool, ReplicaId, Tenant, TicketId, Use};
-use scoregate::core::scale::{History, Observed, decide};
-use scoregate::core::settings::{ScaleSettings, UtilizationScale};
+use scoregate::core::scale::{History, Signals, decide};
+use scoregate::core::settings::{ScalePolicy, ScaleSettings, UtilizationScale};
 
 use crate::requests::{Place, Requests};
 
@@ -110,6 +110,7 @@ impl World {
         let limits = Limits { slots: NonZeroU32::new(random.random_range(1..4)), max_queue_length: None };
         let min = random.random_range(0..3);
         let rule = UtilizationScale {
+            policy: ScalePolicy::Azureml,
             min,
             max: random.random_range(min.max(1)..8),
             interval: Duration::from_secs(1),
@@ -379,13 +380,31 @@ impl World {
     fn evaluate(&mut self) {
         let load = self.pool.load();
         let ready = load.ready.min(self.desired);
-        let seen = Observed {
-            now: self.moment(),
+        let now = self.moment();
+        let tally = self.pool.take_tally(now);
+        let mean =
+            |sum: f64, now: u32| if tally.seconds > 0.0 { sum / tally.seconds } else { f64::from(now) };
+        let seen = Signals {
+            t: self.now as f64 / 1000.0,
+            dt: tally.seconds,
             ready,
             starting: self.desired - ready,
-            slots_per_replica: self.limits.slots.map(NonZeroU32::get),
-            busy: load.busy,
-            queued: load.queued,
+            target: self.desired,
+            inflight: load.busy,
+            inflight_draining: load.busy_draining,
+            queue: load.queued,
+            inflight_avg: mean(tally.busy_time, load.busy),
+            queue_avg: mean(tally.queued_time, load.queued),
+            peak: tally.peak,
+            arrivals: tally.arrivals,
+            completed: tally.completed,
+            rejected: tally.rejected,
+            service_sum: tally.service_sum,
+            c: self.limits.slots.map_or(0, NonZeroU32::get),
+            min: self.rule.min,
+            max: self.rule.max,
+            queue_wait: 4.0,
+            ..Signals::default()
         };
         let decision = decide(&ScaleSettings::Utilization(self.rule.clone()), &mut self.history, &seen);
         let bounds = self.rule.min..=self.rule.max;

@@ -10,7 +10,7 @@ use crate::config::field::{At, Field};
 use crate::config::file;
 use crate::core::settings::{
     DeploymentKind, DeploymentSettings, FixedSettings, ProbeSettings, ProcessSettings, Profile,
-    ProviderSettings, ReplicaRoutes, RequestSettings, ScaleSettings, UtilizationScale,
+    ProviderSettings, ReplicaRoutes, RequestSettings, ScalePolicy, ScaleSettings, UtilizationScale,
 };
 
 /// Where Linux begins to take ports for outgoing connections (`net.ipv4.ip_local_port_range`).
@@ -98,6 +98,7 @@ impl Check<'_> {
             ("policy", place(&scale.policy)),
             ("idle_time", place(&scale.idle_time)),
             ("schedules", place(&scale.schedules)),
+            ("reject_budget_percentage", place(&scale.reject_budget_percentage)),
         ];
         for (key, place) in fields.into_iter().filter_map(|(key, place)| Some((key, place?))) {
             let help = "it belongs to `type: target_utilization`";
@@ -119,6 +120,7 @@ impl Check<'_> {
         }
         let interval = seconds(&scale.polling_interval, 1);
         UtilizationScale {
+            policy: self.policy(scale),
             min,
             max,
             interval,
@@ -126,6 +128,22 @@ impl Check<'_> {
             down_after: if v1 { Duration::from_secs(60) } else { interval * 20 },
             count_queue: !v1,
         }
+    }
+
+    fn policy(&mut self, scale: &file::ScaleSettings) -> ScalePolicy {
+        let budget = scale.reject_budget_percentage.given();
+        let policy = match scale.policy.value().copied().unwrap_or(file::ScalePolicy::Azureml) {
+            file::ScalePolicy::Azureml => ScalePolicy::Azureml,
+            file::ScalePolicy::AzuremlStrict => ScalePolicy::AzuremlStrict,
+            file::ScalePolicy::Adaptive => {
+                return ScalePolicy::Adaptive { reject_budget_percent: budget.map(|at| at.value.0) };
+            }
+        };
+        if let Some(at) = budget.filter(|_| !matches!(scale.policy, Field::Bad)) {
+            let help = "remove it, or choose `policy: adaptive`";
+            self.error(at.place, "`reject_budget_percentage` is only for the policy `adaptive`", help);
+        }
+        policy
     }
 
     fn provider(

@@ -16,8 +16,8 @@ use super::{Event, Inbox, News, Scaler};
 use crate::control::board::{DecisionStatus, DeploymentStatus};
 use crate::control::health::Health;
 use crate::core::admission::ReplicaId;
-use crate::core::scale::{History, Observed, decide};
-use crate::core::settings::{DeploymentSettings, ProviderSettings};
+use crate::core::scale::{History, Signals, decide};
+use crate::core::settings::{DeploymentSettings, ProviderSettings, ScaleSettings};
 use crate::observe::metrics::count_scale_decision;
 
 /// The state of a running scaler.
@@ -31,6 +31,8 @@ pub(super) struct Job<H> {
     probes: Probes,
     fleet: Fleet,
     history: History,
+    /// From when the history counts its time.
+    since: std::time::Instant,
     desired: u32,
     last_decision: Option<DecisionStatus>,
 }
@@ -51,6 +53,7 @@ impl<H: Hands> Job<H> {
             probes: Probes::default(),
             fleet: Fleet::default(),
             history: History::default(),
+            since: now(),
             desired: 0,
             last_decision: None,
         }
@@ -180,17 +183,44 @@ impl<H: Hands> Job<H> {
 
     /// Replicas that were asked for count as starting until they admit requests. Outdated ones that still serve
     /// do the work of those, and are no more than were asked for.
-    fn observe(&self) -> Observed {
+    fn observe(&self) -> Signals {
         let gate = &self.parts.gate;
-        let load = gate.load();
+        let (load, now) = (gate.load(), now());
+        let tally = gate.take_tally(now);
         let ready = load.ready.min(self.desired);
-        Observed {
-            now: now(),
+        let inflight = self.fleet.busy(|id| gate.busy(id));
+        let inflight_draining = (load.busy + load.busy_draining).saturating_sub(inflight);
+        let mean =
+            |sum: f64, now: u32| if tally.seconds > 0.0 { sum / tally.seconds } else { f64::from(now) };
+        let (min, max) = match &self.settings.scale {
+            ScaleSettings::Manual { replicas } => (*replicas, *replicas),
+            ScaleSettings::Utilization(rule) => (rule.min, rule.max),
+        };
+        Signals {
+            t: now.saturating_duration_since(self.since).as_secs_f64(),
+            dt: tally.seconds,
             ready,
             starting: self.desired - ready,
-            slots_per_replica: self.settings.request.slots.map(NonZeroU32::get),
-            busy: self.fleet.busy(|id| gate.busy(id)),
-            queued: load.queued,
+            draining: 0,
+            target: self.desired,
+            inflight,
+            inflight_draining,
+            queue: load.queued,
+            inflight_avg: mean(tally.busy_time, load.busy),
+            queue_avg: mean(tally.queued_time, load.queued),
+            peak: tally.peak,
+            arrivals: tally.arrivals,
+            admitted: 0,
+            completed: tally.completed,
+            rejected: tally.rejected,
+            service_sum: tally.service_sum,
+            cold_n: 0,
+            cold_sum: 0.0,
+            c: self.settings.request.slots.map_or(0, NonZeroU32::get),
+            min,
+            max,
+            queue_wait: self.settings.request.max_queue_wait.as_secs_f64(),
+            projected_wait: None,
         }
     }
 

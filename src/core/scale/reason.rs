@@ -1,13 +1,35 @@
 //! Why a number of replicas was chosen: typed numbers, and the sentence that operators read.
 
 use std::fmt;
-use std::time::Duration;
+
+use serde::Serialize;
 
 use super::Sample;
+use super::adaptive::Staffing;
 
-/// Why the number is what it is.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Why the number is what it is. As JSON: `kind` and the numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Reason {
+    /// What the rule `adaptive` says.
+    Adaptive(Staffing),
+    /// Between two evaluations: at this pace the newest of those that wait would wait too long.
+    AtOnce {
+        /// Requests in the queue.
+        waiting: u32,
+        /// How long the newest of them would wait, in seconds; `None` where nothing lets it be told.
+        wait: Option<f64>,
+        /// Longest wait for which nothing is done before the next evaluation, in seconds.
+        budget: f64,
+        /// What runs, waits or was turned away, in slots.
+        demand: f64,
+        /// Replicas, ready and starting together.
+        total: u32,
+        /// Replicas that are needed now, before the bounds.
+        needed: u32,
+        /// Most replicas.
+        max: u32,
+    },
     /// The configuration fixes the number.
     Manual {
         /// That number.
@@ -31,8 +53,8 @@ pub enum Reason {
     Kept {
         /// The load.
         sample: Sample,
-        /// How long fewer replicas must be enough before some are removed.
-        window: Duration,
+        /// How long fewer replicas must be enough before some are removed, in seconds.
+        window: f64,
     },
     /// Fewer were enough for long.
     Lower {
@@ -40,8 +62,8 @@ pub enum Reason {
         sample: Sample,
         /// Most replicas that were needed in that time.
         peak: u32,
-        /// How long.
-        window: Duration,
+        /// How long, in seconds.
+        window: f64,
     },
     /// Somebody waits and no replica was asked for.
     NobodyThere {
@@ -57,6 +79,22 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Adaptive(numbers) => numbers.fmt(f),
+            Self::AtOnce { waiting, wait, budget, demand, total, needed, max } => {
+                let verb = if *waiting == 1 { "waits" } else { "wait" };
+                write!(f, "{} {verb} and the newest ", count(*waiting, "request"))?;
+                match wait {
+                    Some(wait) => write!(f, "would wait {wait:.2} s")?,
+                    None => f.write_str("would wait nobody knows how long")?,
+                }
+                write!(
+                    f,
+                    ", over {budget:.2} s: {demand:.1} to do at once, {} needed, ",
+                    is_or_are(*needed)
+                )?;
+                write!(f, "{}", there_are(*total))?;
+                if needed > max { write!(f, ", at most {max} allowed") } else { Ok(()) }
+            }
             Self::Manual { replicas } => {
                 write!(f, "the configuration fixes the number at {}", count(*replicas, "replica"))
             }
@@ -70,20 +108,17 @@ impl fmt::Display for Reason {
                 write!(f, "{sample}: ")?;
                 let enough = sample.needed.max(sample.min);
                 if enough < sample.total {
-                    let seconds = window.as_secs_f64();
+                    let total = sample.total;
                     write!(
                         f,
-                        "{enough} would be enough, all {} are kept until that was so for ",
-                        sample.total
-                    )?;
-                    write!(f, "{seconds} s")
+                        "{enough} would be enough, all {total} are kept until that was so for {window} s"
+                    )
                 } else {
                     write!(f, "{} enough", is_or_are(sample.total))
                 }
             }
             Self::Lower { sample, peak, window } => {
-                let seconds = window.as_secs_f64();
-                write!(f, "{sample}: in the last {seconds} s {} enough at any time", was_or_were(*peak))
+                write!(f, "{sample}: in the last {window} s {} enough at any time", was_or_were(*peak))
             }
             Self::NobodyThere { waiting, sample } => {
                 let verb = if *waiting == 1 { "waits" } else { "wait" };
@@ -105,6 +140,9 @@ impl fmt::Display for Sample {
         if let Some(queued) = self.queued {
             write!(f, " + {queued} queued")?;
         }
+        if let Some(ghosts) = self.ghosts.filter(|ghosts| *ghosts >= 0.05) {
+            write!(f, " + {ghosts:.1} that were turned away and would still run")?;
+        }
         if self.slots == 0 {
             return f.write_str(" and no replica");
         }
@@ -122,9 +160,9 @@ impl fmt::Display for Sample {
 impl Sample {
     /// The load in percent of the slots, to one decimal; rounded to the side of the target on which it is.
     fn share(&self) -> f64 {
-        let (load, slots) = (u128::from(self.load()) * 1000, u128::from(self.slots.max(1)));
-        let tenths = if self.is_over() { load.div_ceil(slots) } else { load / slots };
-        tenths as f64 / 10.0
+        let tenths = self.load * 1000.0 / self.slots.max(1) as f64;
+        let side = if self.is_over() { (tenths - 1e-9).ceil() } else { (tenths + 1e-9).floor() };
+        side / 10.0
     }
 
     fn write_needed(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,16 +1,17 @@
-//! The documented rule by example, and what must hold for every load.
+//! Each rule by example, and what must hold for every load.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Decision, History, Observed, Reason, decide};
-use crate::core::settings::{ScaleSettings, UtilizationScale};
+use super::{Decision, History, Reason, Signals, decide};
+use crate::core::settings::{ScalePolicy, ScaleSettings, UtilizationScale};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn rule() -> UtilizationScale {
     UtilizationScale {
+        policy: ScalePolicy::Azureml,
         min: 1,
         max: 10,
         interval: Duration::from_secs(1),
@@ -20,18 +21,27 @@ fn rule() -> UtilizationScale {
     }
 }
 
-fn seen(now: Instant, total: u32, busy: u32, queued: u32) -> Observed {
-    Observed { now, ready: total, starting: 0, slots_per_replica: Some(1), busy, queued }
+/// One slot a replica, no bounds but those of the rule that is asked.
+fn seen(t: f64, total: u32, inflight: u32, queue: u32) -> Signals {
+    Signals { t, dt: 1.0, ready: total, inflight, queue, c: 1, queue_wait: 0.5, ..Signals::default() }
 }
 
-fn once(rule: UtilizationScale, seen: &Observed) -> Decision {
-    decide(&ScaleSettings::Utilization(rule), &mut History::default(), seen)
+fn ask(rule: &UtilizationScale, history: &mut History, seen: &Signals) -> Decision {
+    let seen = Signals { min: rule.min, max: rule.max, ..*seen };
+    decide(&ScaleSettings::Utilization(rule.clone()), history, &seen)
+}
+
+fn once(rule: &UtilizationScale, seen: &Signals) -> Decision {
+    ask(rule, &mut History::default(), seen)
+}
+
+fn strict() -> UtilizationScale {
+    UtilizationScale { policy: ScalePolicy::AzuremlStrict, count_queue: false, ..rule() }
 }
 
 #[test]
 fn over_the_target_scales_up_at_once_and_says_why() {
-    let now = Instant::now();
-    let decision = once(rule(), &seen(now, 4, 14, 3));
+    let decision = once(&rule(), &seen(0.0, 4, 14, 3));
     assert_eq!(decision.desired, 10);
     assert_eq!(
         decision.reason.to_string(),
@@ -44,32 +54,57 @@ fn over_the_target_scales_up_at_once_and_says_why() {
 fn the_published_sizing_example_gives_286_replicas() {
     // 20 requests a second of 10 s each at 70 %.
     let rule = UtilizationScale { max: 1000, ..rule() };
-    assert_eq!(once(rule, &seen(Instant::now(), 1, 200, 0)).desired, 286);
+    assert_eq!(once(&rule, &seen(0.0, 1, 200, 0)).desired, 286);
 }
 
 #[test]
-fn v1_does_not_count_the_queue() {
-    let v1 = UtilizationScale { count_queue: false, ..rule() };
-    let decision = once(v1, &seen(Instant::now(), 4, 2, 50));
+fn to_the_letter_v1_counts_neither_the_queue_nor_what_was_turned_away() {
+    let decision = once(&strict(), &Signals { rejected: 40, ..seen(0.0, 4, 2, 50) });
     assert_eq!(decision.desired, 4);
     assert_eq!(
         decision.reason.to_string(),
         "2 busy over 4 slots is 50 %, not over the target of 70 %: 3 would be enough, all 4 are kept until that \
          was so for 60 s"
     );
+    let v2 = UtilizationScale { count_queue: true, ..strict() };
+    assert_eq!(once(&v2, &Signals { rejected: 40, ..seen(0.0, 4, 2, 3) }).desired, 8);
+}
+
+#[test]
+fn what_was_turned_away_counts_for_as_long_as_it_would_have_run() {
+    let mut history = History::default();
+    let first = Signals { completed: 10, service_sum: 20.0, rejected: 3, ..seen(1.0, 4, 2, 0) };
+    let decision = ask(&rule(), &mut history, &first);
+    assert_eq!(decision.desired, 8);
+    assert_eq!(
+        decision.reason.to_string(),
+        "2 busy + 0 queued + 3.0 that were turned away and would still run over 4 slots is 125 %, over the target of 70 %: \
+         8 replicas are needed"
+    );
+    // 2 s each: after another 2 s a third of them would still run.
+    let later = ask(&rule(), &mut history, &Signals { dt: 2.0, ..seen(3.0, 8, 2, 0) });
+    let Reason::Kept { sample, .. } = later.reason else { unreachable!("{later:?}") };
+    let ghosts = sample.ghosts.expect("they count");
+    assert!((ghosts - 3.0 / std::f64::consts::E).abs() < 1e-9, "{ghosts}");
 }
 
 #[test]
 fn starting_replicas_are_not_asked_for_twice() {
-    let now = Instant::now();
-    let waiting = Observed { starting: 4, ..seen(now, 1, 1, 2) };
-    assert_eq!(once(rule(), &waiting).desired, 5);
+    let waiting = Signals { starting: 4, ..seen(0.0, 1, 1, 2) };
+    assert_eq!(once(&rule(), &waiting).desired, 5);
 }
 
 #[test]
 fn whoever_waits_for_nobody_gets_a_replica_even_if_the_queue_is_no_load() {
-    let v1 = UtilizationScale { min: 0, count_queue: false, ..rule() };
-    let decision = once(v1, &seen(Instant::now(), 0, 0, 3));
+    for policy in [
+        ScalePolicy::AzuremlStrict,
+        ScalePolicy::Azureml,
+        ScalePolicy::Adaptive { reject_budget_percent: None },
+    ] {
+        let from_zero = UtilizationScale { min: 0, count_queue: false, policy, ..rule() };
+        assert!(once(&from_zero, &seen(0.0, 0, 0, 3)).desired > 0);
+    }
+    let decision = once(&UtilizationScale { min: 0, ..strict() }, &seen(0.0, 0, 0, 3));
     assert_eq!(decision.desired, 1);
     let text = decision.reason.to_string();
     assert_eq!(text, "3 requests wait and there is no replica: 1 replica is needed");
@@ -77,13 +112,12 @@ fn whoever_waits_for_nobody_gets_a_replica_even_if_the_queue_is_no_load() {
 
 #[test]
 fn the_last_replica_stays_while_somebody_waits_for_it() {
-    // Without a queue in the load (v1) a replica that takes long to start looks idle.
-    let settings = ScaleSettings::Utilization(UtilizationScale { min: 0, count_queue: false, ..rule() });
-    let (start, mut history) = (Instant::now(), History::default());
-    let mut at = |second: u64, queued: u32| {
-        let starting =
-            Observed { ready: 0, starting: 1, ..seen(start + Duration::from_secs(second), 0, 0, queued) };
-        decide(&settings, &mut history, &starting).desired
+    // Without a queue in the load a replica that takes long to start looks idle.
+    let rule = UtilizationScale { min: 0, ..strict() };
+    let mut history = History::default();
+    let mut at = |second: u32, queue: u32| {
+        let starting = Signals { starting: 1, ..seen(f64::from(second), 0, 0, queue) };
+        ask(&rule, &mut history, &starting).desired
     };
     let while_waiting: Vec<u32> = (0..=90).map(|second| at(second, 1)).collect();
     assert!(while_waiting.iter().all(|desired| *desired == 1));
@@ -92,30 +126,27 @@ fn the_last_replica_stays_while_somebody_waits_for_it() {
 
 #[test]
 fn slots_without_a_limit_count_as_one_a_replica() {
-    let unlimited = Observed { slots_per_replica: None, ..seen(Instant::now(), 2, 7, 0) };
-    assert_eq!(once(rule(), &unlimited).desired, 10);
+    assert_eq!(once(&rule(), &Signals { c: 0, ..seen(0.0, 2, 7, 0) }).desired, 10);
 }
 
 #[test]
 fn exactly_at_the_target_is_not_over_it() {
-    let now = Instant::now();
-    assert_eq!(once(rule(), &seen(now, 10, 7, 0)).desired, 10);
+    assert_eq!(once(&rule(), &seen(0.0, 10, 7, 0)).desired, 10);
     let many = UtilizationScale { max: 2000, ..rule() };
-    assert_eq!(once(many.clone(), &seen(now, 1000, 700, 0)).desired, 1000);
-    let over = once(many, &seen(now, 1000, 701, 0));
+    assert_eq!(once(&many, &seen(0.0, 1000, 700, 0)).desired, 1000);
+    let over = once(&many, &seen(0.0, 1000, 701, 0));
     assert_eq!(over.desired, 1002);
     assert!(over.reason.to_string().contains("is 70.1 %, over the target"), "{}", over.reason);
 }
 
 #[test]
 fn bounds_win_at_once() {
-    let now = Instant::now();
-    let many = once(rule(), &seen(now, 12, 0, 0));
+    let many = once(&rule(), &seen(0.0, 12, 0, 0));
     assert_eq!(
         (many.desired, many.reason.to_string().as_str()),
         (10, "there are 12 replicas, at most 10 allowed")
     );
-    let few = once(UtilizationScale { min: 3, ..rule() }, &seen(now, 1, 0, 0));
+    let few = once(&UtilizationScale { min: 3, ..rule() }, &seen(0.0, 1, 0, 0));
     assert_eq!(
         (few.desired, few.reason.to_string().as_str()),
         (3, "there is 1 replica, at least 3 asked for")
@@ -124,16 +155,13 @@ fn bounds_win_at_once() {
 
 #[test]
 fn down_goes_to_the_greatest_need_of_the_window() {
-    let start = Instant::now();
-    let settings = ScaleSettings::Utilization(rule());
     let mut history = History::default();
     // Over the target at 0 s; then little, but 4 busy (6 needed) at 30 s.
     let mut total = 5;
     let mut changes = Vec::new();
     for second in 0..=100 {
         let busy = [(0, 5), (30, 4)].iter().find(|(at, _)| *at == second).map_or(1, |(_, busy)| *busy);
-        let decision =
-            decide(&settings, &mut history, &seen(start + Duration::from_secs(second), total, busy, 0));
+        let decision = ask(&rule(), &mut history, &seen(f64::from(second), total, busy, 0));
         if decision.desired != total {
             changes.push((second, decision.desired));
             if second == 60 {
@@ -150,29 +178,16 @@ fn down_goes_to_the_greatest_need_of_the_window() {
 #[test]
 fn manual_is_the_number_of_the_configuration() {
     let mut history = History::default();
-    let decision =
-        decide(&ScaleSettings::Manual { replicas: 3 }, &mut history, &seen(Instant::now(), 9, 9, 9));
+    let decision = decide(&ScaleSettings::Manual { replicas: 3 }, &mut history, &seen(0.0, 9, 9, 9));
     assert_eq!(decision, Decision { desired: 3, reason: Reason::Manual { replicas: 3 } });
     assert_eq!(decision.reason.to_string(), "the configuration fixes the number at 3 replicas");
 }
 
-#[test]
-fn nonsense_does_not_panic() {
-    let nonsense = UtilizationScale { min: 9, max: 2, target_percent: 0, ..rule() };
-    let now = Instant::now();
-    for slots_per_replica in [None, Some(0), Some(u32::MAX)] {
-        for all in [0, u32::MAX] {
-            let seen = Observed { now, ready: all, starting: all, slots_per_replica, busy: all, queued: all };
-            let decision = once(nonsense.clone(), &seen);
-            assert_eq!(decision.desired, 2);
-            assert!(!decision.reason.to_string().is_empty());
-        }
-    }
-}
-
 fn rules() -> impl Strategy<Value = UtilizationScale> {
-    (0..5u32, 0..20u32, 1..=100u32, 0..90u64, any::<bool>()).prop_map(
-        |(min, more, target_percent, down, queue)| UtilizationScale {
+    let policy = prop_oneof![Just(ScalePolicy::Azureml), Just(ScalePolicy::AzuremlStrict)];
+    (0..5u32, 0..20u32, 1..=100u32, 0..90u64, any::<bool>(), policy).prop_map(
+        |(min, more, target_percent, down, queue, policy)| UtilizationScale {
+            policy,
             min,
             max: min + more,
             target_percent,
@@ -184,65 +199,45 @@ fn rules() -> impl Strategy<Value = UtilizationScale> {
 }
 
 /// Milliseconds since the last evaluation, busy share of the slots in percent, queued.
-fn steps() -> impl Strategy<Value = Vec<(u64, u32, u32)>> {
-    prop::collection::vec((0..20_000u64, 0..=100u32, prop_oneof![3 => Just(0), 1 => 0..30u32]), 1..80)
+fn steps() -> impl Strategy<Value = Vec<(u32, u32, u32)>> {
+    prop::collection::vec((0..20_000u32, 0..=100u32, prop_oneof![3 => Just(0), 1 => 0..30u32]), 1..80)
 }
 
 proptest! {
-    /// A second way to the same rule: all samples kept, the maximum searched.
+    /// A second way to the same rule: all samples kept, the maximum searched, in whole numbers.
     #[test]
     fn agrees_with_the_whole_history(rule in rules(), slots in 1..9u32, steps in steps()) {
-        let settings = ScaleSettings::Utilization(rule.clone());
-        let (mut now, mut total, mut history) = (Instant::now(), rule.min, History::default());
-        let mut all: Vec<(Instant, u32)> = Vec::new();
+        let (mut now, mut total, mut history) = (0, rule.min, History::default());
+        let mut all: Vec<(u32, u32)> = Vec::new();
         let mut above = None;
-        for (pause, share, queued) in steps {
-            now += Duration::from_millis(pause);
+        let down_after = rule.down_after.as_millis() as u32;
+        for (pause, share, queue) in steps {
+            now += pause;
             let busy = total * slots * share / 100;
-            let seen = Observed { slots_per_replica: Some(slots), ..seen(now, total, busy, queued) };
-            let load = f64::from(busy + if rule.count_queue { queued } else { 0 });
-            let over = load * 100.0 > f64::from(total * slots * rule.target_percent);
+            let seen = Signals { c: slots, dt: 0.0, ..seen(f64::from(now) / 1000.0, total, busy, queue) };
+            let counts = rule.policy == ScalePolicy::Azureml || rule.count_queue;
+            let load = busy + if counts { queue } else { 0 };
+            let over = load * 100 > total * slots * rule.target_percent;
             if over || above.is_none() {
                 above = Some(now);
             }
-            // Divisions of whole numbers below 10,000 are exact to far more than this.
-            let exact = load * 100.0 / f64::from(rule.target_percent * slots) - 1e-9;
-            let need = (exact.ceil() as u32).max(u32::from(queued > 0)).clamp(rule.min, rule.max);
+            let need = (load * 100).div_ceil(rule.target_percent * slots).max(u32::from(queue > 0));
+            let need = need.clamp(rule.min, rule.max);
             all.push((now, need));
-            let peak = all.iter().filter(|(at, _)| *at == now || now - *at < rule.down_after).map(|(_, need)| *need).max();
+            let peak = all.iter().filter(|(at, _)| *at == now || now - *at < down_after).map(|(_, need)| *need).max();
             let below_for = now - above.expect("set above");
-            let expected = if total == 0 && queued > 0 {
+            let expected = if total == 0 && queue > 0 {
                 need
             } else if over {
                 total.max(need)
-            } else if below_for >= rule.down_after {
+            } else if below_for >= down_after {
                 total.min(peak.expect("the sample itself"))
             } else {
                 total
             };
-            let decision = decide(&settings, &mut history, &seen);
+            let decision = ask(&rule, &mut history, &seen);
             prop_assert_eq!(decision.desired, expected.max(rule.min).min(rule.max), "{}", decision.reason);
-            prop_assert!(history.needs.len() <= (rule.max - rule.min + 1) as usize);
-            total = decision.desired;
-        }
-    }
-
-    #[test]
-    fn more_load_never_gives_fewer_replicas(
-        rule in rules(), slots in 1..9u32, steps in steps(), more in (0..20u32, 0..20u32)
-    ) {
-        let settings = ScaleSettings::Utilization(rule.clone());
-        let (mut now, mut total, mut history) = (Instant::now(), rule.min, History::default());
-        for (pause, share, queued) in steps {
-            now += Duration::from_millis(pause);
-            let less = Observed {
-                slots_per_replica: Some(slots),
-                ..seen(now, total, total * slots * share / 100, queued)
-            };
-            let higher = Observed { busy: less.busy + more.0, queued: queued + more.1, ..less };
-            let with_more = decide(&settings, &mut history.clone(), &higher).desired;
-            let decision = decide(&settings, &mut history, &less);
-            prop_assert!(with_more >= decision.desired, "{with_more} < {}: {}", decision.desired, decision.reason);
+            prop_assert!(history.azureml.len() <= (rule.max - rule.min + 1) as usize);
             total = decision.desired;
         }
     }
@@ -250,20 +245,18 @@ proptest! {
     /// One number, once the window is over, for ever.
     #[test]
     fn a_stable_load_does_not_flap(rule in rules(), slots in 1..9u32, load in 0..100u32, from in 0..30u32) {
-        let settings = ScaleSettings::Utilization(rule);
-        let (start, mut total, mut history) = (Instant::now(), from, History::default());
+        let (mut total, mut history) = (from, History::default());
         let mut changes = Vec::new();
         for second in 0..300 {
-            let now = start + Duration::from_secs(second);
             let busy = load.min(total * slots);
-            let seen = Observed { slots_per_replica: Some(slots), ..seen(now, total, busy, load - busy) };
-            let desired = decide(&settings, &mut history, &seen).desired;
+            let seen = Signals { c: slots, ..seen(f64::from(second), total, busy, load - busy) };
+            let desired = ask(&rule, &mut history, &seen).desired;
             if desired != total {
                 changes.push((second, desired));
             }
             total = desired;
         }
-        // Up while a v1 queue empties into new slots, then at most one step down.
+        // Up while a queue that is no load empties into new slots, then at most one step down.
         let downs = changes.windows(2).filter(|two| two[1].1 < two[0].1).count();
         prop_assert!(downs <= 1, "{changes:?}");
         prop_assert!(changes.iter().all(|(second, _)| *second <= 90), "{changes:?}");

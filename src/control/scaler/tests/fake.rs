@@ -12,7 +12,8 @@ use crate::control::scaler::Hands;
 use crate::core::admission::ReplicaId;
 use crate::core::settings::{
     Authority, CapacitySettings, DeploymentKind, DeploymentSettings, FixedSettings, Name, ProbeSettings,
-    ProcessSettings, ProviderSettings, ReplicaRoutes, RequestSettings, ScaleSettings, UtilizationScale,
+    ProcessSettings, ProviderSettings, ReplicaRoutes, RequestSettings, ScalePolicy, ScaleSettings,
+    UtilizationScale,
 };
 use crate::provider::{Phase, Replica, ReplicaSet, Wanted};
 
@@ -198,6 +199,7 @@ pub(super) fn settings(min: u32) -> DeploymentSettings {
             max_body_bytes: 1,
         },
         scale: ScaleSettings::Utilization(UtilizationScale {
+            policy: ScalePolicy::Azureml,
             min,
             max: 4,
             interval: Duration::from_secs(1),

@@ -8,6 +8,7 @@ pub mod launch;
 pub mod load;
 pub mod model;
 pub mod papers;
+pub mod scale;
 pub mod serve;
 pub mod sidecar;
 pub mod status;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use scoregate::cli::{azure, check, launch, load, model, papers, serve, sidecar, status};
+use scoregate::cli::{azure, check, launch, load, model, papers, scale, serve, sidecar, status};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -24,6 +24,7 @@ enum Command {
     Launch(launch::LaunchArgs),
     Load(Box<load::LoadArgs>),
     Man(papers::ManArgs),
+    Scale(Box<scale::ScaleArgs>),
     /// Run a synthetic model server, for demos, tests and load; `model deploy` is Azure's v1
     Model(Box<ModelCommand>),
     Serve(serve::Args),
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
             Some(ModelVerb::Deploy(args)) => azure::deploy_model(&args),
             None => model::run(command.serve).map(|()| ExitCode::SUCCESS),
         },
+        Command::Scale(args) => scale::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Sidecar(args) => sidecar::run(&args),
         Command::Status(args) => status::run(&args).map(|()| ExitCode::SUCCESS),

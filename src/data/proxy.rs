@@ -207,13 +207,14 @@ impl Path<'_> {
     /// Waits for a slot, sends, waits for the head of the answer. A replica that cannot be reached is suspended, and the
     /// request waits for another one with its old place in the queue.
     async fn forward(&mut self, deployment: &Deployment, mut request: Outgoing) -> Result<Answer, Reject> {
-        let limits = &deployment.settings.request;
         let asked = Instant::now();
+        let longest = deployment.longest_wait();
         let fields = self.record.fields();
         fields.route_time = asked.saturating_duration_since(fields.started);
-        let mut acquire = deployment.gate.acquire(asked, limits.max_queue_wait, Ask::default());
+        let mut acquire = deployment.gate.acquire(asked, longest, Ask::default());
         loop {
-            let (permit, admitted) = self.admit(acquire, request.body_mut(), deployment, asked).await?;
+            let (permit, admitted) =
+                self.admit(acquire, request.body_mut(), deployment, (asked, longest)).await?;
             let target = Arc::clone(permit.target());
             self.record.fields().replica = Some(Arc::clone(&target.name));
             request.headers_mut().insert(HOST, target.host.clone());
@@ -235,7 +236,7 @@ impl Path<'_> {
         acquire: Acquire,
         body: &mut RequestBody,
         deployment: &Deployment,
-        asked: Instant,
+        (asked, longest): (Instant, Duration),
     ) -> Result<(Permit, Instant), Reject> {
         let limits = &deployment.settings.request;
         let mut acquire = std::pin::pin!(acquire);
@@ -260,12 +261,8 @@ impl Path<'_> {
             Ok(Err(Refusal::QueueFull)) => {
                 Err(Reject::QueueFull { limit: limits.max_queue_length.unwrap_or(u32::MAX) })
             }
-            Ok(Err(Refusal::WaitedTooLong)) => {
-                Err(Reject::QueueTimeout { waited, limit: limits.max_queue_wait })
-            }
-            Ok(Err(Refusal::NoReadyReplica)) => {
-                Err(Reject::NoReadyReplica { waited, limit: limits.max_queue_wait })
-            }
+            Ok(Err(Refusal::WaitedTooLong)) => Err(Reject::QueueTimeout { waited, limit: longest }),
+            Ok(Err(Refusal::NoReadyReplica)) => Err(Reject::NoReadyReplica { waited, limit: longest }),
             Err(upload) => Err(upload_failure(upload, limits).unwrap_or(Reject::ClientGone)),
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Instant, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::control::admin::AdminContext;
-use crate::control::board::{Board, DecisionStatus, ReplicaStatus};
+use crate::control::board::{Board, BoundsStatus, DecisionStatus, ReplicaStatus};
 use crate::core::admission::Load;
 use crate::core::settings::EndpointSettings;
 use crate::data::world::{Endpoint, Snapshot};
@@ -74,6 +74,9 @@ pub struct DeploymentState {
     pub ready: u32,
     /// Replicas there should be; `None` until the control plane has looked at the deployment.
     pub desired: Option<u32>,
+    /// Within which numbers that is decided, and whose word they are; not for a fixed list.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bounds: Option<BoundsStatus>,
     /// The last decision that changed `desired`.
     pub last_decision: Option<DecisionStatus>,
     /// Every replica that exists.
@@ -186,6 +189,7 @@ fn deployment(endpoint: &EndpointSettings, index: usize, load: Load, board: &Boa
         },
         ready: load.ready,
         desired: known.as_ref().map(|known| known.desired),
+        bounds: known.as_ref().and_then(|known| known.bounds.clone()),
         last_decision: known.as_ref().and_then(|known| known.last_decision.clone()),
         replicas: known.map(|known| known.replicas).unwrap_or_default(),
     }
@@ -197,7 +201,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::control::admin::fixtures::context;
-    use crate::control::board::{DeploymentStatus, ReplicaState};
+    use crate::control::board::{BoundsBy, DeploymentStatus, ReplicaState};
     use crate::core::route::{Percent, Traffic};
     use crate::core::settings::*;
 
@@ -267,6 +271,13 @@ pub(crate) mod tests {
             queue: QueueState { length: 5, max_length: None, max_wait_ms: 500 },
             ready: 2,
             desired: Some(3),
+            bounds: Some(BoundsStatus {
+                min_instances: 3,
+                max_instances: 3,
+                by: BoundsBy::Operator,
+                schedule: None,
+                until: Some("1970-01-01T02:00:00Z".parse().unwrap()),
+            }),
             last_decision: Some(DecisionStatus {
                 at_unix_seconds: 1_000.0,
                 from: 1,

@@ -36,6 +36,7 @@ struct State {
     never_ready: bool,
     rechecks: u32,
     providers: i32,
+    began: Option<tokio::time::Instant>,
 }
 
 impl Fake {
@@ -114,7 +115,17 @@ impl Fake {
     }
 }
 
+/// What the clock on the wall says when a test begins: a Monday morning in winter.
+pub(super) const BEGIN: &str = "2026-11-23T06:59:00Z";
+
 impl Hands for Fake {
+    fn wall_clock(&self) -> jiff::Timestamp {
+        let begin: jiff::Timestamp = BEGIN.parse().unwrap();
+        let now = tokio::time::Instant::now();
+        let passed = now.duration_since(*self.lock().began.get_or_insert(now));
+        begin + passed
+    }
+
     fn provide(
         &self,
         mut settings: watch::Receiver<Arc<DeploymentSettings>>,

@@ -112,6 +112,13 @@ pub enum Why {
         /// How long.
         time: Duration,
     },
+    /// Nobody may be needed, and the last replica stays for a while.
+    LastStays {
+        /// How long after the last request.
+        idle_time: Duration,
+        /// What the rule says.
+        rule: Reason,
+    },
     /// What the rule says, within the bounds of the configuration.
     Rule(Reason),
     /// A schedule is in force and asks for this number.
@@ -144,6 +151,9 @@ impl fmt::Display for Why {
             Self::Listed { servers } => write!(f, "servers in the configuration: {servers}"),
             Self::Idle { time } => {
                 write!(f, "no request for {}: no replica is needed", Spoken(*time))
+            }
+            Self::LastStays { idle_time, rule } => {
+                write!(f, "the last replica stays until nobody has asked for {}: {rule}", Spoken(*idle_time))
             }
             Self::Rule(reason) => reason.fmt(f),
             Self::Scheduled { window, now, rule } => {

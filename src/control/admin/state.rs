@@ -83,6 +83,13 @@ pub struct DeploymentState {
     pub replicas: Vec<ReplicaStatus>,
 }
 
+impl DeploymentState {
+    /// Whether it serves requests: one that may have no replica starts one for the first that comes.
+    fn serves(&self) -> bool {
+        self.ready > 0 || self.bounds.as_ref().is_some_and(|bounds| bounds.min_instances == 0)
+    }
+}
+
 /// Share of the traffic, in percent.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrafficState {
@@ -142,9 +149,9 @@ impl State {
         }
     }
 
-    /// Endpoints of which no replica is ready.
+    /// Endpoints of which no replica is ready, and none would be started for a request.
     pub fn not_ready(&self) -> Vec<&str> {
-        let ready = |endpoint: &EndpointState| endpoint.deployments.iter().any(|d| d.ready > 0);
+        let ready = |endpoint: &EndpointState| endpoint.deployments.iter().any(DeploymentState::serves);
         self.endpoints.iter().filter(|e| !ready(e)).map(|e| e.name.as_str()).collect()
     }
 
@@ -325,6 +332,8 @@ pub(crate) mod tests {
         assert_eq!(state.not_ready(), ["broken"]);
         state.endpoints[0].deployments[0].ready = 0;
         assert!(!state.is_ready());
+        state.endpoints[0].deployments[0].bounds.as_mut().unwrap().min_instances = 0;
+        assert!(state.is_ready(), "nobody would ever wake it up otherwise");
     }
 
     #[test]

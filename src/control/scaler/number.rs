@@ -131,10 +131,11 @@ impl Number {
         }
         let bounds = self.bounds(settings, look.wall, look.hold);
         let mut seen = self.signals(settings, &bounds, &tally, look);
-        seen.min = self.least(settings, &bounds, look).min(seen.max);
         (seen.cold_n, seen.cold_sum) = self.start_up.take();
         let decision = decide(&settings.scale, &mut self.history, &seen);
-        let to = decision.desired.clamp(seen.min, bounds.max.max(seen.min));
+        // The rule is not told of the last one that stays: it would take it for one that was needed.
+        let least = self.least(settings, &bounds, look);
+        let to = bounds.within(decision.desired).max(least);
         let held = hold_of(&bounds);
         if to == self.desired && self.told == Some(held) {
             return None;
@@ -142,6 +143,8 @@ impl Number {
         let idle = look.now.saturating_duration_since(self.active.unwrap_or(look.now));
         let why = if to == 0 && self.desired > 0 && !idle.is_zero() {
             Why::Idle { time: idle }
+        } else if to > bounds.within(decision.desired) {
+            Why::LastStays { idle_time: settings.capacity.idle_time, rule: decision.reason }
         } else {
             why(&settings.scale, bounds, to, &decision, look.wall)
         };

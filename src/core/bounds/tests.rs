@@ -92,6 +92,10 @@ fn the_sentences_say_who_and_until_when() {
         scheduled.to_string(),
         "at least 3 by the schedule `office` until 18:00 CET (in 5 h): there is 1 replica, at least 3 asked for"
     );
+    let stays = Why::LastStays { idle_time: Duration::from_secs(300), rule };
+    assert!(
+        stays.to_string().starts_with("the last replica stays until nobody has asked for 5 min: there is")
+    );
     let idle = Why::Idle { time: Duration::from_secs(300) };
     assert_eq!(idle.to_string(), "no request for 5 min: no replica is needed");
 }

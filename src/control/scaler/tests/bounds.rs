@@ -137,6 +137,7 @@ async fn the_last_replica_goes_after_the_idle_time_and_the_next_request_waits_fo
     let begun = world.seconds();
     sleep(299 * SECOND).await;
     assert_eq!(world.desired(), 1, "the second one goes by the rule, the last one stays");
+    assert!(world.reason().starts_with("the last replica stays"), "{}", world.reason());
     // A request that is answered between two evaluations counts as well.
     drop(world.ask().await.expect("a slot"));
     sleep(299 * SECOND).await;

@@ -221,7 +221,7 @@ impl<H: Hands> Job<H> {
 
     /// Asks whether more are needed before the next evaluation.
     fn at_once(&mut self) {
-        if self.is_fixed() || self.number.desired() == 0 {
+        if self.is_fixed() || self.number.desired() == 0 || self.number.puts_off(now()) {
             return;
         }
         let look = self.look();

@@ -16,7 +16,7 @@ use crate::core::scale::{Decision, History, Signals, at_once, decide};
 use crate::core::schedule::{Window, in_force, next_change};
 use crate::core::settings::{DeploymentSettings, ScaleSettings};
 
-/// Shortest time between two decisions at an event: a burst of requests is answered with one.
+/// Shortest time between two looks at events: a burst of requests is answered with one, and under overload events cost little.
 const SPACING: Duration = Duration::from_millis(100);
 
 /// What is seen when the number is asked for.
@@ -113,8 +113,9 @@ impl Number {
         self.agenda = None;
     }
 
-    /// A fixed list is what it is, whatever the load.
+    /// A fixed list is what it is, whatever the load. Nothing is to be waited for.
     pub(super) fn list(&mut self, servers: u32, now: Instant) -> Option<Decided> {
+        (self.agenda, self.told, self.ask_again) = (None, None, false);
         let changed = servers != self.desired;
         changed.then(|| self.decided(servers, Why::Listed { servers }, None, now))
     }
@@ -151,18 +152,20 @@ impl Number {
         Some(self.decided(to, why, held, look.now))
     }
 
-    /// Asks between two intervals, because somebody waits. Only ever for more, and once for a burst: what comes right after
-    /// a decision is looked at when that is a moment old.
+    /// Whether an event is to be looked at later: a burst of them is answered once, and what comes right after is looked
+    /// at when the answer is a moment old.
+    pub(super) fn puts_off(&mut self, now: Instant) -> bool {
+        self.ask_again = self.quiet_until.is_some_and(|until| now < until);
+        self.ask_again
+    }
+
+    /// Asks between two intervals, because somebody waits. Only ever for more.
     pub(super) fn at_once(&mut self, settings: &DeploymentSettings, look: &Look) -> Option<Decided> {
         self.tally = self.tally.join(&look.tally);
-        self.ask_again = false;
         if look.load.queued == 0 {
             return None;
         }
-        if self.quiet_until.is_some_and(|until| look.now < until) {
-            self.ask_again = true;
-            return None;
-        }
+        self.quiet_until = Some(look.now + SPACING);
         let bounds = self.bounds(settings, look.wall, look.hold);
         let seen = self.signals(settings, &bounds, &self.tally, look);
         let decision = at_once(&settings.scale, &self.history, &seen)?;
@@ -171,7 +174,6 @@ impl Number {
             return None;
         }
         self.history.raised(seen.t, to);
-        self.quiet_until = Some(look.now + SPACING);
         let held = hold_of(&bounds);
         let why = why(&settings.scale, bounds, to, &decision, look.wall);
         Some(self.decided(to, why, held, look.now))

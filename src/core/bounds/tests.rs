@@ -1,3 +1,5 @@
+//! Whose bounds win, and the sentences.
+
 use super::*;
 use crate::core::settings::{ScalePolicy, UtilizationScale};
 

@@ -1,3 +1,5 @@
+//! Windows in time zones, with the two days of the year on which clocks change, and what is no expression.
+
 use super::*;
 
 fn schedule(cron: &str, zone: &str, hours: u64) -> Schedule {

@@ -127,6 +127,20 @@ async fn an_operator_moves_a_fixed_number_and_can_take_it_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_override_that_ends_after_the_deployment_became_a_list_means_nothing() {
+    let world = World::begin(settings(1)).await;
+    world.hold(held(2, 2, 20));
+    world.until_second(10).await;
+    assert_eq!(world.desired(), 2);
+    let mut list = settings(1);
+    list.provider = fixed(&[1]);
+    world.set(list);
+    // If the scaler woke up for it again and again, the clock of this test would never come so far.
+    world.until_second(30).await;
+    assert_eq!((world.desired(), world.status().bounds), (1, None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_last_replica_goes_after_the_idle_time_and_the_next_request_waits_for_a_new_one() {
     let mut idle = settings(0);
     idle.capacity.idle_time = 300 * SECOND;
@@ -211,7 +225,7 @@ async fn who_waits_while_nobody_is_ready_raises_the_number_at_once_and_a_burst_d
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_draining_replica_is_taken_back_at_the_event_before_another_one_is_started() {
+async fn a_draining_replica_is_taken_back_before_another_one_is_started() {
     let mut two = settings(1);
     two.scale = ScaleSettings::Manual { replicas: 2 };
     let world = World::begin(two.clone()).await;

@@ -50,17 +50,18 @@ async fn a_schedule_raises_the_number_at_its_moment_and_not_at_the_next_interval
     by_load(&mut slow).interval = 1000 * SECOND;
     slow.capacity.schedules = vec![morning(3)];
     let world = World::begin(slow).await;
-    world.until_second(59).await;
+    let moment = world.start + Duration::from_millis(59_700);
+    tokio::time::sleep_until(moment - MOMENT).await;
     assert_eq!(world.desired(), 1);
-    world.until_second(60).await;
+    tokio::time::sleep_until(moment + 2 * MOMENT).await;
     assert_eq!(world.desired(), 3);
     assert_eq!(
         world.reason(),
         "at least 3 by the schedule `morning` until 08:10 CET (in 10 min): there is 1 replica, at least 3 asked for"
     );
-    world.until_second(659).await;
+    tokio::time::sleep_until(moment + 600 * SECOND - MOMENT).await;
     assert_eq!(world.status().bounds.unwrap().min_instances, 3);
-    world.until_second(660).await;
+    tokio::time::sleep_until(moment + 600 * SECOND + 2 * MOMENT).await;
     assert_eq!(world.status().bounds.unwrap().min_instances, 1, "the end is a moment of change as well");
 }
 

@@ -115,8 +115,9 @@ impl Fake {
     }
 }
 
-/// What the clock on the wall says when a test begins: a Monday morning in winter.
-pub(super) const BEGIN: &str = "2026-11-23T06:59:00Z";
+/// What the clock on the wall says when a test begins: a Monday morning in winter. Not a whole second, so that what
+/// happens at one is not found by a look that happens each second.
+pub(super) const BEGIN: &str = "2026-11-23T06:59:00.3Z";
 
 impl Hands for Fake {
     fn wall_clock(&self) -> jiff::Timestamp {

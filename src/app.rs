@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use crate::control::admin::{self, AdminContext, ReloadRequest, Reloader, Roles};
 use crate::control::board::Board;
 use crate::control::certificates::CertificateWatch;
+use crate::control::overrides::Overrides;
 use crate::control::recipe::Tools;
 use crate::control::registry::{Registry, Shown, registrar};
 use crate::control::reload::{self, Configurator};
@@ -320,6 +321,8 @@ impl Control {
     ) {
         let tasks = Tasks::new();
         let board = Board::with(self.ledger.clone());
+        let kept = self.state.as_ref().map(|state| Overrides::open(state.store.folder()));
+        let overrides = kept.unwrap_or_default();
         let key = settings.admin.key.clone();
         let (registrar, messages) = registrar();
         let shown = Shown::nothing();
@@ -328,8 +331,9 @@ impl Control {
             self.state.map(|state| Registry::new(state.store, state.declared, state.tools, shown.clone()));
         let (registry, unfinished) = registry.unzip();
         let declared = (registry, registrar.clone());
+        let shows = (board.clone(), overrides.clone());
         let started =
-            Configurator::start(&settings, self.file, board.clone(), self.launcher, tasks.clone(), declared);
+            Configurator::start(&settings, self.file, shows, self.launcher, tasks.clone(), declared);
         let (reloader, snapshot) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -351,6 +355,7 @@ impl Control {
         let context = AdminContext {
             snapshot,
             board,
+            overrides,
             reload: self.reload,
             access: self.access,
             ledger: self.ledger,

@@ -11,6 +11,7 @@ pub mod load;
 pub mod model;
 pub mod papers;
 pub mod replay;
+pub mod scale;
 pub mod serve;
 pub mod sidecar;
 pub mod status;

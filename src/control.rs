@@ -7,6 +7,7 @@ pub mod fetch;
 pub mod health;
 pub mod jwks;
 pub mod operations;
+pub mod overrides;
 pub mod recipe;
 pub mod registry;
 pub mod reload;

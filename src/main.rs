@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use scoregate::cli::{
-    azure, check, decide, explain, launch, load, model, papers, replay, serve, sidecar, status,
+    azure, check, decide, explain, launch, load, model, papers, replay, scale, serve, sidecar, status,
 };
 
 #[global_allocator]
@@ -28,6 +28,7 @@ enum Command {
     Launch(launch::LaunchArgs),
     Load(Box<load::LoadArgs>),
     Man(papers::ManArgs),
+    Scale(Box<scale::ScaleArgs>),
     /// Run a synthetic model server, for demos, tests and load; `model deploy` is Azure's v1
     Model(Box<ModelCommand>),
     Replay(replay::ReplayArgs),
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
             None => model::run(command.serve).map(|()| ExitCode::SUCCESS),
         },
         Command::Replay(args) => replay::run(&args),
+        Command::Scale(args) => scale::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Sidecar(args) => sidecar::run(&args),
         Command::Status(args) => status::run(&args).map(|()| ExitCode::SUCCESS),

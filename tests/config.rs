@@ -343,6 +343,8 @@ fn rules_between_values() {
     let endpoint = |rest: &str| format!("endpoints: [{{name: demo, auth_mode: none, {rest}}}]");
     let two = "deployments: [{name: blue, replicas: [http://a]}, {name: green, replicas: [http://b]}]";
     let one = |rest: &str| endpoint(&format!("deployments: [{{name: blue, {rest}}}]"));
+    let by_load =
+        |rest: &str| one(&format!("process: {{command: [m]}}, scale_settings: {{max_instances: 3, {rest}}}"));
     let cases = [
         (
             endpoint(&format!("traffic: {{blue: 90}}, {two}")),
@@ -368,7 +370,34 @@ fn rules_between_values() {
             one("process: {command: [m]}, scale_settings: {min_instances: 2}"),
             "`max_instances` is 1 (the default)",
         ),
-        (one("process: {command: [m]}, scale_settings: {min_instances: 0}"), "a whole number from 1 to 1000"),
+        (one("process: {command: [m]}, scale_settings: {max_instances: 0}"), "a whole number from 1 to 1000"),
+        (
+            by_load("schedules: [{cron: '0 8 * *', duration: 1, min_instances: 1}]"),
+            "must have five fields and has 4",
+        ),
+        (
+            by_load("schedules: [{cron: '0 8 * * MO-FR', duration: 1, min_instances: 1}]"),
+            "the day of the week `MO-FR` is not understood",
+        ),
+        (by_load("schedules: [{cron: '0 8 30 2 *', duration: 1, min_instances: 1}]"), "it never comes"),
+        (
+            by_load(
+                "schedules: [{cron: '0 8 * * *', time_zone: Europe/Berln, duration: 1, min_instances: 1}]",
+            ),
+            "did you mean `Europe/Berlin`?",
+        ),
+        (
+            by_load("schedules: [{cron: '0 8 * * *', min_instances: 1}]"),
+            "`duration` is missing in a schedule",
+        ),
+        (
+            by_load("schedules: [{cron: '0 8 * * *', duration: 1, min_instances: 4}]"),
+            "asks for 4 replicas, but `max_instances` is 3",
+        ),
+        (
+            one("process: {command: [m]}, instance_count: 2, scale_settings: {schedules: []}"),
+            "`schedules` has no effect",
+        ),
         (
             one("process: {command: [m]}, scale_settings: {reject_budget_percentage: 0.1}"),
             "only for the policy `adaptive`",
@@ -408,7 +437,7 @@ fn rules_between_values() {
         ("{}".to_owned(), "`endpoints` is missing in the file"),
     ];
     for (text, expected) in cases {
-        let found = parse(&text).map(|loaded| loaded.settings).unwrap_err();
+        let found = parse(&text).map(|loaded| loaded.settings).expect_err(&text);
         assert!(found.to_string().contains(expected), "{text}\n{found}");
         assert_eq!(found.errors().count(), 1, "{text}\n{found}");
     }
@@ -532,21 +561,32 @@ fn probe() -> BoxedStrategy<Value> {
     ])
 }
 
+fn schedules() -> BoxedStrategy<Value> {
+    let one = merged(vec![
+        Just(json!({ "cron": "*/5 8,20 * * MON-FRI", "duration": 60, "min_instances": 1 })).boxed(),
+        some("time_zone", prop_oneof![Just("Europe/Berlin"), Just("UTC")]),
+        some("name", tricky()),
+    ]);
+    prop::collection::vec(one, 0..3).prop_map(Value::from).boxed()
+}
+
 fn deployment(name: &'static str) -> BoxedStrategy<Value> {
     let request = merged(vec![
         some("request_timeout_ms", 1..31_536_000_001u64),
         some("max_concurrent_requests_per_instance", 0..50u32),
         some("max_queue_wait_ms", 0..100_000u32),
+        some("cold_start_wait_ms", 0..100_000u32),
         some("max_queue_length", 0..1000u32),
         some("max_body_bytes", 0..10_000_000_000u64),
     ]);
     let scale = prop_oneof![
         Just(json!({})),
         (1..1000u32).prop_map(|count| json!({ "instance_count": count })),
-        (1..500u32, 0..500u32, 1..100u32, 1..3601u32).prop_map(
-            |(min, more, target, poll)| json!({"scale_settings": {
+        (0..500u32, 1..500u32, 1..100u32, 1..3601u32, schedules()).prop_map(
+            |(min, more, target, poll, schedules)| json!({"scale_settings": {
                 "type": "target_utilization", "min_instances": min, "max_instances": min + more,
-                "target_utilization_percentage": target, "polling_interval": poll,
+                "target_utilization_percentage": target, "polling_interval": poll, "warm_up_time": poll - 1,
+                "schedules": schedules,
             }})
         ),
         prop::sample::select(vec!["azureml", "azureml-strict", "adaptive"])

@@ -25,5 +25,7 @@ mod failures;
 mod rollout;
 #[path = "declared/rules.rs"]
 mod rules;
+#[path = "declared/scale.rs"]
+mod scale;
 #[path = "declared/schema.rs"]
 mod schema;

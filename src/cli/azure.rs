@@ -34,6 +34,13 @@ pub use self::v1::ModelDeploy;
 #[error("{0}")]
 pub struct Usage(String);
 
+impl Usage {
+    /// Says what is wrong.
+    pub(super) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 /// The groups of verbs.
 #[derive(Debug, Subcommand)]
 pub enum Group {

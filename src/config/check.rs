@@ -4,6 +4,7 @@
 //! that was already reported. The result counts only if no error was found; until then fallbacks do.
 
 mod auth;
+mod capacity;
 mod clients;
 mod deployment;
 mod endpoint;

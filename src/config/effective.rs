@@ -12,11 +12,11 @@ use super::units::{
 use super::{check, file};
 use crate::core::identity::{JwtAlgorithm, JwtKey, JwtKeys, JwtSettings};
 use crate::core::quota::Allowance;
+use crate::core::schedule::Schedule;
 use crate::core::settings::{
     AccessLogTarget, AuthMode, AuthSettings, ClientSettings, CorsSettings, DeploymentKind,
     DeploymentSettings, EndpointSettings, HedgeAfter, Key, ListenSettings, ProbeSettings, ProcessSettings,
-    Profile, ProviderSettings, RecordingSettings, ReplicaRoutes, RequestSettings, ScalePolicy, ScaleSettings,
-    Settings,
+    Profile, ProviderSettings, RecordingSettings, ReplicaRoutes, ScalePolicy, ScaleSettings, Settings,
 };
 
 /// The settings as YAML, every default filled in. Secrets appear as references or as `***`, which is not
@@ -57,11 +57,12 @@ fn recording(recording: &RecordingSettings) -> file::Recording {
 /// What a recording says of a deployment: limits of requests and the scale rule, with all defaults, and nothing that may be
 /// a secret.
 pub fn recorded(settings: &DeploymentSettings) -> serde_json::Value {
-    let mut deployment = file::Deployment {
-        request_settings: request(&settings.request).into(),
-        ..file::Deployment::default()
-    };
-    scale(&settings.scale, &mut deployment);
+    let mut deployment =
+        file::Deployment { request_settings: request(settings).into(), ..file::Deployment::default() };
+    deployment.scale_settings = scale(settings).into();
+    if let ScaleSettings::Manual { replicas } = settings.scale {
+        deployment.instance_count = int(replicas.into());
+    }
     let mut value =
         serde_json::to_value(&deployment).expect("the types of a file are maps, lists and scalars");
     let is_v1 = matches!(&settings.scale, ScaleSettings::Utilization(rule) if !rule.count_queue);
@@ -207,14 +208,17 @@ fn deployment(settings: &DeploymentSettings) -> file::Deployment {
             DeploymentKind::Treatment => file::DeploymentType::Treatment,
         }
         .into(),
-        request_settings: request(&settings.request).into(),
+        request_settings: request(settings).into(),
         liveness_probe: probe(&settings.liveness).into(),
         readiness_probe: probe(&settings.readiness).into(),
         inference_config: routes(&settings.routes).into(),
         forward_authorization: settings.forward_authorization.into(),
         ..file::Deployment::default()
     };
-    scale(&settings.scale, &mut deployment);
+    deployment.scale_settings = scale(settings).into();
+    if let ScaleSettings::Manual { replicas } = settings.scale {
+        deployment.instance_count = int(replicas.into());
+    }
     match &settings.provider {
         ProviderSettings::Fixed(fixed) => {
             deployment.replicas = list(fixed.replicas.iter().map(|authority| ReplicaUrl(authority.clone())));
@@ -229,12 +233,15 @@ fn deployment(settings: &DeploymentSettings) -> file::Deployment {
     deployment
 }
 
-fn scale(settings: &ScaleSettings, deployment: &mut file::Deployment) {
-    let scale = match settings {
-        ScaleSettings::Manual { replicas } => {
-            deployment.instance_count = int((*replicas).into());
-            file::ScaleSettings { r#type: file::ScaleType::Default.into(), ..file::ScaleSettings::default() }
-        }
+fn scale(settings: &DeploymentSettings) -> file::ScaleSettings {
+    let capacity = &settings.capacity;
+    let warm_up_time = seconds(capacity.warm_up);
+    match &settings.scale {
+        ScaleSettings::Manual { .. } => file::ScaleSettings {
+            r#type: file::ScaleType::Default.into(),
+            warm_up_time,
+            ..file::ScaleSettings::default()
+        },
         // `down_after` and `count_queue` follow from the profile.
         ScaleSettings::Utilization(scale) => file::ScaleSettings {
             r#type: file::ScaleType::TargetUtilization.into(),
@@ -254,9 +261,21 @@ fn scale(settings: &ScaleSettings, deployment: &mut file::Deployment) {
             max_instances: int(scale.max.into()),
             polling_interval: seconds(scale.interval),
             target_utilization_percentage: int(scale.target_percent.into()),
+            idle_time: if scale.min == 0 { seconds(capacity.idle_time) } else { Field::Absent },
+            warm_up_time,
+            schedules: list(capacity.schedules.iter().map(schedule)),
         },
-    };
-    deployment.scale_settings = scale.into();
+    }
+}
+
+fn schedule(schedule: &Schedule) -> file::Schedule {
+    file::Schedule {
+        name: schedule.name.clone().into(),
+        cron: schedule.cron().to_owned().into(),
+        time_zone: schedule.time_zone().to_owned().into(),
+        duration: seconds(schedule.duration),
+        min_instances: int(schedule.min.into()),
+    }
 }
 
 fn process(process: &ProcessSettings) -> file::Process {
@@ -269,12 +288,15 @@ fn process(process: &ProcessSettings) -> file::Process {
     }
 }
 
-fn request(request: &RequestSettings) -> file::RequestSettings {
+fn request(settings: &DeploymentSettings) -> file::RequestSettings {
+    let request = &settings.request;
+    let cold = settings.capacity.cold_start_wait;
     file::RequestSettings {
         request_timeout_ms: millis(request.timeout),
         connect_timeout_ms: millis(request.connect_timeout),
         max_concurrent_requests_per_instance: int(request.slots.map_or(0, |slots| slots.get().into())),
         max_queue_wait_ms: millis(request.max_queue_wait),
+        cold_start_wait_ms: cold.map_or(Field::Absent, millis),
         max_queue_length: request.max_queue_length.map(|length| Int::clamped(length.into())).into(),
         max_body_bytes: int(request.max_body_bytes),
         idempotent: request.repeat.idempotent.into(),

@@ -14,6 +14,10 @@ use super::units::{
 
 /// Longest time that can be set, in milliseconds: a year. Longer ones would overflow clocks.
 pub(super) const YEAR_MS: u64 = 31_536_000_000;
+/// The same in seconds.
+const YEAR_S: u64 = YEAR_MS / 1000;
+/// Most schedules of one deployment: each is looked at again and again.
+pub(super) const MAX_SCHEDULES: usize = 32;
 /// Longest time between two probes and the like, in seconds: a day.
 pub(super) const DAY_S: u64 = 86_400;
 /// Most replicas of one deployment; a bound against slips of the finger.
@@ -440,6 +444,10 @@ RequestSettings {
     /// Longest time in the queue, in milliseconds.
     #[schemars(extend("default" = 500))]
     max_queue_wait_ms: Int<0, YEAR_MS>,
+    /// Longest time in the queue, in milliseconds, for a request that comes while no replica is ready. Default: with
+    /// `min_instances: 0` as long as a replica may take to start (`process.start_timeout_s`), otherwise
+    /// `max_queue_wait_ms`.
+    cold_start_wait_ms: Int<0, YEAR_MS>,
     /// Longest queue, in requests. Default: bounded by `listen.max_connections` alone.
     max_queue_length: Int<0, 1_000_000>,
     /// Largest request body, in bytes.
@@ -502,9 +510,10 @@ ScaleSettings {
     /// Share of the requests that may be turned away, in percent: the margin of `adaptive` then grows and shrinks slowly
     /// with what is. Default: no such correction.
     reject_budget_percentage: Budget,
-    /// Fewest replicas.
+    /// Fewest replicas. With 0 the last one is ended after `idle_time`, and the next request waits for a new one
+    /// (`cold_start_wait_ms`).
     #[schemars(extend("default" = 1))]
-    min_instances: Int<1, MAX_REPLICAS>,
+    min_instances: Int<0, MAX_REPLICAS>,
     /// Most replicas. Under `aks-v1` the default is 10.
     #[schemars(extend("default" = 1))]
     max_instances: Int<1, MAX_REPLICAS>,
@@ -516,6 +525,38 @@ ScaleSettings {
     /// `azureml-strict` under `aks-v1`).
     #[schemars(extend("default" = 70))]
     target_utilization_percentage: Int<1, 100>,
+    /// With `min_instances: 0`: time without a request, in seconds, after which the last replica is ended.
+    #[schemars(extend("default" = 300))]
+    idle_time: Int<0, YEAR_S>,
+    /// Slow start, in seconds: the slots of a replica that has just become ready grow from 1 to
+    /// `max_concurrent_requests_per_instance` over this time. For models whose first requests are slow; with one
+    /// slot there is nothing to grow. A server of `replicas` starts slowly only when it comes back.
+    #[schemars(extend("default" = 0))]
+    warm_up_time: Int<0, 3600>,
+    /// Times at which there are more replicas at least, for load that is known in advance. Where several hold at a time,
+    /// the greatest number does.
+    #[schemars(extend("default" = [], "maxItems" = MAX_SCHEDULES))]
+    schedules: List<Schedule>,
+}
+}
+
+section! {
+/// A time at which there are at least so many replicas.
+#[schemars(extend("required" = ["cron", "duration", "min_instances"]))]
+Schedule {
+    /// What it is for; shown in the reason of a decision. Default: the cron expression.
+    name: String,
+    /// When it begins, in five fields: minute, hour, day of the month, month, day of the week. `0 8 * * 1-5` is at 8:00 from
+    /// Monday to Friday. With lists `1,15`, ranges `1-5`, steps `*/10`, and names such as `MON` or `JAN`.
+    cron: String,
+    /// Time zone that the hours are of, such as `Europe/Berlin`. A time that is left out when clocks are put forward
+    /// begins with the first moment after it; one that comes twice begins at its first.
+    #[schemars(extend("default" = "UTC"))]
+    time_zone: String,
+    /// How long it lasts, in seconds.
+    duration: Int<1, YEAR_S>,
+    /// Fewest replicas in that time; at most `max_instances`.
+    min_instances: Int<1, MAX_REPLICAS>,
 }
 }
 

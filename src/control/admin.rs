@@ -28,6 +28,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::control::board::Board;
+use crate::control::overrides::Overrides;
 use crate::control::registry::{Registrar, Shown};
 use crate::core::identity::KeyDigest;
 use crate::core::settings::Key;
@@ -51,6 +52,8 @@ pub struct AdminContext {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// What the control plane knows of each deployment.
     pub board: Board,
+    /// What operators have asked for.
+    pub overrides: Overrides,
     /// Reads the configuration again.
     pub reload: Reloader,
     /// The access log, for its count of lost lines.

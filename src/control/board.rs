@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::core::bounds::{Bounds, By};
 use crate::core::settings::Name;
 use crate::observe::ledger::Ledger;
 use crate::provider::process::LogTail;
@@ -16,10 +18,53 @@ use crate::provider::process::LogTail;
 pub struct DeploymentStatus {
     /// Replicas there should be.
     pub desired: u32,
+    /// Within which numbers that is decided, where it is decided at all.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bounds: Option<BoundsStatus>,
     /// The last decision that changed `desired` (or the first one).
     pub last_decision: Option<DecisionStatus>,
     /// Every replica that exists.
     pub replicas: Vec<ReplicaStatus>,
+}
+
+/// Fewest and most replicas at the moment, and whose word that is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundsStatus {
+    /// Fewest replicas.
+    pub min_instances: u32,
+    /// Most replicas.
+    pub max_instances: u32,
+    /// Whose they are.
+    pub by: BoundsBy,
+    /// Name of the schedule.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub schedule: Option<String>,
+    /// When they end, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub until: Option<Timestamp>,
+}
+
+/// Whose bounds they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BoundsBy {
+    /// The configuration's.
+    Configuration,
+    /// A schedule's.
+    Schedule,
+    /// An operator's.
+    Operator,
+}
+
+impl From<&Bounds> for BoundsStatus {
+    fn from(bounds: &Bounds) -> Self {
+        let (by, schedule, until) = match &bounds.by {
+            By::Configuration => (BoundsBy::Configuration, None, None),
+            By::Schedule(window) => (BoundsBy::Schedule, Some(window.name.clone()), Some(window.until)),
+            By::Operator(hold) => (BoundsBy::Operator, None, Some(hold.until)),
+        };
+        Self { min_instances: bounds.min, max_instances: bounds.max, by, schedule, until }
+    }
 }
 
 /// A scale decision, as operators see it.

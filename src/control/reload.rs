@@ -17,6 +17,7 @@ use crate::config;
 use crate::control::admin::ReloadRequest;
 use crate::control::board::Board;
 use crate::control::jwks;
+use crate::control::overrides::Overrides;
 use crate::control::registry::{Message, Registrar, Registry};
 use crate::control::scaler::{Machinery, Scaler};
 use crate::core::admission::Limits;
@@ -83,6 +84,7 @@ pub struct Configurator {
     /// What the listeners were opened with.
     started_with: Settings,
     board: Board,
+    overrides: Overrides,
     launcher: Launcher,
     drain_timeout: Duration,
     /// Replicas outlive the drain of the data plane: they end when no worker can need them any more.
@@ -99,7 +101,7 @@ impl Configurator {
     pub fn start(
         settings: &Settings,
         file: Option<PathBuf>,
-        board: Board,
+        (board, overrides): (Board, Overrides),
         launcher: Launcher,
         tasks: Tasks,
         declared: (Option<Registry>, Registrar),
@@ -125,6 +127,7 @@ impl Configurator {
             metrics: Metrics::new(),
             started_with: settings.clone(),
             board,
+            overrides,
             launcher,
             drain_timeout: settings.drain_timeout,
             end_replicas,
@@ -218,9 +221,13 @@ impl Configurator {
         // Only now, when no new request can come to them.
         let snapshot = self.snapshot.load();
         self.live.retain(|(endpoint, deployment), _| {
-            snapshot.endpoints.iter().any(|e| {
+            let stays = snapshot.endpoints.iter().any(|e| {
                 e.settings.name == *endpoint && e.deployments.iter().any(|d| d.settings.name == *deployment)
-            })
+            });
+            if !stays {
+                self.overrides.forget(endpoint, deployment);
+            }
+            stays
         });
         Ok(generation)
     }
@@ -273,6 +280,7 @@ impl Configurator {
                 endpoint: endpoint.clone(),
                 gate: Arc::clone(&gate),
                 board: self.board.clone(),
+                overrides: self.overrides.clone(),
                 tasks: self.tasks.clone(),
                 drain: self.replicas_end.clone(),
                 drain_timeout: self.drain_timeout,

@@ -6,8 +6,11 @@
 mod fleet;
 mod hands;
 mod job;
+mod number;
 mod probes;
+mod ramps;
 mod sources;
+mod startup;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -20,6 +23,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::control::board::Board;
 use crate::control::health::Health;
+use crate::control::overrides::Overrides;
 use crate::core::admission::ReplicaId;
 use crate::core::settings::{DeploymentSettings, Name, ScaleSettings};
 use crate::data::gate::Gate;
@@ -46,6 +50,8 @@ pub struct Scaler<H> {
     pub gate: Arc<Gate>,
     /// What operators see.
     pub board: Board,
+    /// What operators have asked for.
+    pub overrides: Overrides,
     /// Where providers and probes run.
     pub tasks: Tasks,
     /// The end of the process.
@@ -70,7 +76,9 @@ type Inbox = mpsc::UnboundedSender<News>;
 
 #[derive(Debug)]
 enum Event {
+    Alarm,
     Gate,
+    Hold,
     News(News),
     Refresh,
     Settings,
@@ -110,8 +118,20 @@ impl Clock {
         Self { tick: every(period), refresh: every(REFRESH) }
     }
 
-    async fn next(&mut self, gate: &Gate, news: &mut mpsc::UnboundedReceiver<News>) -> Event {
+    async fn next(
+        &mut self,
+        gate: &Gate,
+        news: &mut mpsc::UnboundedReceiver<News>,
+        alarm: Option<Instant>,
+    ) -> Event {
+        let alarm = async {
+            match alarm {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            () = alarm => Event::Alarm,
             Some(news) = news.recv() => Event::News(news),
             () = gate.events().notified() => Event::Gate,
             _ = self.tick.tick() => Event::Tick,
@@ -136,9 +156,12 @@ impl<H: Hands> Job<H> {
         drain: &mut Drain,
     ) -> Instant {
         let gate = Arc::clone(&self.parts.gate);
+        let mut hold = self.hold.clone();
         loop {
+            let alarm = self.alarm();
             let event = tokio::select! {
-                event = clock.next(&gate, news) => event,
+                event = clock.next(&gate, news, alarm) => event,
+                Ok(()) = hold.changed() => Event::Hold,
                 changed = settings.changed() => match changed {
                     Ok(()) => Event::Settings,
                     Err(_removed) => return Instant::now() + self.parts.drain_timeout,
@@ -168,8 +191,9 @@ impl<H: Hands> Job<H> {
         let mut looks = every(LAST_LOOK);
         let mut empty = 0;
         while empty < 2 {
+            let alarm = self.alarm();
             tokio::select! {
-                event = clock.next(&gate, news) => self.on(event),
+                event = clock.next(&gate, news, alarm) => self.on(event),
                 _ = looks.tick() => {
                     let load = gate.load();
                     let is_empty = load.busy == 0 && load.busy_draining == 0 && load.queued == 0;

@@ -184,6 +184,13 @@ impl Pool {
         self.hand_out()
     }
 
+    /// The same with a limit of its own from the first moment on; see [`Pool::cap`].
+    pub fn admit_capped(&mut self, replica: ReplicaId, cap: u32) -> Vec<TicketId> {
+        self.slots.open(replica);
+        self.slots.cap(replica, Some(cap));
+        self.hand_out()
+    }
+
     /// The replica admits nothing until it is admitted again. Returns tickets that moved to another replica.
     pub fn suspend(&mut self, replica: ReplicaId) -> Vec<TicketId> {
         self.stop(replica, Phase::Suspended)

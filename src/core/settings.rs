@@ -16,6 +16,7 @@ use crate::core::admission::Class;
 use crate::core::identity::{Caller, JwtKeys, JwtSettings, KeyDigest};
 use crate::core::quota::Allowance;
 use crate::core::route::Traffic;
+use crate::core::schedule::Schedule;
 
 /// Everything one file says.
 #[derive(Clone, Debug, PartialEq)]
@@ -280,6 +281,8 @@ pub struct DeploymentSettings {
     pub request: RequestSettings,
     /// How many replicas there are, and why.
     pub scale: ScaleSettings,
+    /// What changes capacity beside the rule.
+    pub capacity: CapacitySettings,
     /// When a replica is taken to be dead and is started again.
     pub liveness: ProbeSettings,
     /// When a replica may have requests.
@@ -377,6 +380,30 @@ pub struct UtilizationScale {
     pub down_after: Duration,
     /// Whether the queue counts as load (v2) or not (v1), by the letter of the document; for `AzuremlStrict` alone.
     pub count_queue: bool,
+}
+
+/// What changes capacity beside the rule: the time of day, a long silence, and a start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CapacitySettings {
+    /// Times at which there are more replicas at least (scale type `target_utilization`).
+    pub schedules: Vec<Schedule>,
+    /// Where no replica need be (`min` 0): how long without a request the last one stays.
+    pub idle_time: Duration,
+    /// How long a replica that has just become ready takes to get all its slots; zero is at once.
+    pub warm_up: Duration,
+    /// Longest time in the queue for a request that comes while no replica is ready; `None` is that of all.
+    pub cold_start_wait: Option<Duration>,
+}
+
+impl Default for CapacitySettings {
+    fn default() -> Self {
+        Self {
+            schedules: Vec::new(),
+            idle_time: Duration::from_secs(300),
+            warm_up: Duration::ZERO,
+            cold_start_wait: None,
+        }
+    }
 }
 
 /// The rules of scaling by load.

@@ -67,6 +67,8 @@ struct State {
     /// that can drop a task and with it another permit of this gate.
     wakers: BTreeMap<TicketId, Waker>,
     suspects: Vec<ReplicaId>,
+    /// When replicas that start now are expected to be ready.
+    expected: Vec<Instant>,
     /// How many of a replica's slots are held by requests that were given up.
     given_up: BTreeMap<ReplicaId, u32>,
     /// How the uses of slots ended, by the number of the outcome.
@@ -83,6 +85,7 @@ impl Gate {
             targets: BTreeMap::new(),
             wakers: BTreeMap::new(),
             suspects: Vec::new(),
+            expected: Vec::new(),
             given_up: BTreeMap::new(),
             ended: [0; _],
             copies: Slab::new(),
@@ -101,6 +104,14 @@ impl Gate {
         self.change(|state| {
             state.targets.insert(target.id, Arc::clone(target));
             state.pool.admit_replica(target.id)
+        });
+    }
+
+    /// The same, with a limit of its own from the first moment on; see [`Self::cap`].
+    pub fn admit_capped(&self, target: &Arc<Target>, cap: u32) {
+        self.change(|state| {
+            state.targets.insert(target.id, Arc::clone(target));
+            state.pool.admit_capped(target.id, cap)
         });
     }
 
@@ -128,6 +139,21 @@ impl Gate {
     pub fn is_working(&self, id: ReplicaId) -> bool {
         let state = self.lock();
         state.pool.busy(id) > state.given_up.get(&id).copied().unwrap_or(0)
+    }
+
+    /// Whether any replica admits requests.
+    pub fn any_ready(&self) -> bool {
+        self.lock().pool.any_ready()
+    }
+
+    /// When replicas that start now are expected to be ready, instead of what was told before.
+    pub fn expect(&self, moments: Vec<Instant>) {
+        self.lock().expected = moments;
+    }
+
+    /// What [`Self::expect`] was told last.
+    pub fn expected(&self) -> Vec<Instant> {
+        self.lock().expected.clone()
     }
 
     /// What is held now.

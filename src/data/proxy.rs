@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST};
@@ -239,18 +239,19 @@ impl Path<'_> {
     /// Waits for a slot, sends, waits for the head of the answer. A replica that cannot be reached is suspended, and the
     /// request waits for another one with its old place in the queue.
     async fn forward(&mut self, deployment: &Deployment, mut request: Outgoing) -> Result<Answer, Reject> {
-        let limits = &deployment.settings.request;
         let asked = Instant::now();
+        let (longest, repeat) = (deployment.longest_wait(), &deployment.settings.request.repeat);
         let fields = self.record.fields();
         fields.route_time = asked.saturating_duration_since(fields.started);
         let ask = Ask::default();
-        let again = Again::of(&mut request, &limits.repeat, ask);
+        let again = Again::of(&mut request, repeat, ask);
         if again.is_some() {
-            deployment.copies.budget.deposit(limits.repeat.budget_percent);
+            deployment.copies.budget.deposit(repeat.budget_percent);
         }
-        let mut acquire = deployment.gate.acquire(asked, limits.max_queue_wait, ask);
+        let mut acquire = deployment.gate.acquire(asked, longest, ask);
         loop {
-            let (permit, admitted) = self.admit(acquire, request.body_mut(), deployment, asked).await?;
+            let (permit, admitted) =
+                self.admit(acquire, request.body_mut(), deployment, (asked, longest)).await?;
             let target = Arc::clone(permit.target());
             let fields = self.record.fields();
             fields.replica = Some(Arc::clone(&target.name));
@@ -281,7 +282,7 @@ impl Path<'_> {
         acquire: Acquire,
         body: &mut RequestBody,
         deployment: &Deployment,
-        asked: Instant,
+        (asked, longest): (Instant, Duration),
     ) -> Result<(Permit, Instant), Reject> {
         let limits = &deployment.settings.request;
         let mut acquire = std::pin::pin!(acquire);
@@ -309,12 +310,8 @@ impl Path<'_> {
             Ok(Err(Refusal::QueueFull)) => {
                 Err(Reject::QueueFull { limit: limits.max_queue_length.unwrap_or(u32::MAX) })
             }
-            Ok(Err(Refusal::WaitedTooLong)) => {
-                Err(Reject::QueueTimeout { waited, limit: limits.max_queue_wait })
-            }
-            Ok(Err(Refusal::NoReadyReplica)) => {
-                Err(Reject::NoReadyReplica { waited, limit: limits.max_queue_wait })
-            }
+            Ok(Err(Refusal::WaitedTooLong)) => Err(Reject::QueueTimeout { waited, limit: longest }),
+            Ok(Err(Refusal::NoReadyReplica)) => Err(Reject::NoReadyReplica { waited, limit: longest }),
             Err(upload) => Err(upload_failure(upload, limits).unwrap_or(Reject::ClientGone)),
         }
     }

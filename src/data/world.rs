@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::core::retry::{Budget, Late};
 use crate::core::route::Routes;
@@ -86,4 +87,15 @@ pub struct Deployment {
     pub copies: Arc<Copies>,
     /// Handles of its metrics; carried like the gate.
     pub metrics: Arc<DeploymentMetrics>,
+}
+
+impl Deployment {
+    /// Longest time in the queue for a request that comes now: where replicas may all be gone, one that comes while none is
+    /// ready waits for a start, and not only for a slot. Looks at the gate only where it makes a difference.
+    pub fn longest_wait(&self) -> Duration {
+        match self.settings.capacity.cold_start_wait {
+            Some(cold) if !self.gate.any_ready() => cold,
+            Some(_) | None => self.settings.request.max_queue_wait,
+        }
+    }
 }

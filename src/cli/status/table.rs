@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::control::admin::state::{DeploymentState, StageName, State};
-use crate::control::board::ReplicaState;
+use crate::control::board::{BoundsBy, BoundsStatus, ReplicaState};
+use crate::core::bounds::Spoken;
 
 const COLUMNS: [&str; 7] = ["ENDPOINT", "DEPLOYMENT", "TRAFFIC", "SLOTS", "QUEUE", "WANTED", "REPLICAS"];
 
@@ -89,7 +90,24 @@ fn notes(endpoint: &str, deployment: &DeploymentState, now: SystemTime) -> Vec<S
         let detail = replica.detail.as_ref()?;
         Some(format!("{who}: {} ({}) is {}: {detail}", replica.name, replica.address, replica.state.as_str()))
     });
-    decision.chain(details).collect()
+    let bounds = deployment.bounds.iter().filter_map(|bounds| of_others(&who, bounds, now));
+    bounds.chain(decision).chain(details).collect()
+}
+
+/// Bounds that are not the configuration's.
+fn of_others(who: &str, bounds: &BoundsStatus, now: SystemTime) -> Option<String> {
+    let BoundsStatus { min_instances: min, max_instances: max, by, schedule, until } = bounds;
+    let whose = match by {
+        BoundsBy::Configuration => return None,
+        BoundsBy::Schedule => format!("the schedule `{}`", schedule.as_deref().unwrap_or_default()),
+        BoundsBy::Operator => "an operator".to_owned(),
+    };
+    let range = if min == max { format!("at {min}") } else { format!("between {min} and {max}") };
+    let left = until.map(|until| {
+        let left = SystemTime::from(until).duration_since(now).unwrap_or_default();
+        format!(" until {} (in {})", until.strftime("%Y-%m-%d %H:%M UTC"), Spoken(left))
+    });
+    Some(format!("{who}: held {range} by {whose}{}", left.unwrap_or_default()))
 }
 
 /// The two largest units.

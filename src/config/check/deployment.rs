@@ -29,6 +29,7 @@ impl Check<'_> {
         let name = self.name(&deployment.name, "a deployment", *place);
         let scale = self.scale(deployment, profile);
         let provider = self.provider(deployment, &scale, *place);
+        let capacity = self.capacity(deployment, &scale, provider.as_ref());
         let slow = profile == Profile::AksV1;
         let kind = match deployment.r#type.value() {
             Some(file::DeploymentType::Control) => DeploymentKind::Control,
@@ -37,6 +38,7 @@ impl Check<'_> {
         Some(DeploymentSettings {
             kind,
             request: self.request(&deployment.request_settings, profile),
+            capacity,
             scale,
             // v1's defaults are 310, 10, 2, 1, 3, and it had no readiness probe; v2's are 10, 10, 2, 1, 30 (§6).
             liveness: probe(&deployment.liveness_probe, if slow { (310, 3) } else { (10, 30) }),
@@ -95,6 +97,8 @@ impl Check<'_> {
             ("polling_interval", place(&scale.polling_interval)),
             ("target_utilization_percentage", place(&scale.target_utilization_percentage)),
             ("policy", place(&scale.policy)),
+            ("idle_time", place(&scale.idle_time)),
+            ("schedules", place(&scale.schedules)),
             ("reject_budget_percentage", place(&scale.reject_budget_percentage)),
         ];
         for (key, place) in fields.into_iter().filter_map(|(key, place)| Some((key, place?))) {
@@ -376,6 +380,6 @@ fn probe(field: &Field<file::Probe>, (initial_delay, failures): (u64, u32)) -> P
     }
 }
 
-fn place<T>(field: &Field<T>) -> Option<Place> {
+pub(super) fn place<T>(field: &Field<T>) -> Option<Place> {
     field.given().map(|at| at.place)
 }

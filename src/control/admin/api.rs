@@ -11,6 +11,7 @@ mod events;
 mod explain;
 mod input;
 mod keys;
+mod overrides;
 mod view;
 
 use axum::Router;
@@ -49,6 +50,10 @@ pub(super) fn routes() -> Router<AdminContext> {
         )
         .route("/endpoints/{endpoint}/deployments/{deployment}/logs", get(deployments::logs))
         .route("/endpoints/{endpoint}/deployments/{deployment}/scale", post(deployments::scale))
+        .route(
+            "/endpoints/{endpoint}/deployments/{deployment}/override",
+            get(overrides::show).put(overrides::set).delete(overrides::lift),
+        )
         .route("/apply", put(endpoints::apply))
         .route("/operations", get(answer::operations))
         .route("/operations/{operation}", get(answer::operation))

@@ -55,6 +55,7 @@ pub(crate) fn context() -> (AdminContext, DrainTrigger, mpsc::Receiver<ReloadReq
     let context = AdminContext {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         board: Board::new(),
+        overrides: Overrides::default(),
         reload,
         access: AccessLog::off(),
         ledger: Ledger::new(),

@@ -9,7 +9,7 @@ use std::time::{Instant, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::control::admin::AdminContext;
-use crate::control::board::{Board, DecisionStatus, ReplicaStatus};
+use crate::control::board::{Board, BoundsStatus, DecisionStatus, ReplicaStatus};
 use crate::core::admission::{Load, Outcome};
 use crate::core::settings::EndpointSettings;
 use crate::data::gate::Gate;
@@ -79,10 +79,20 @@ pub struct DeploymentState {
     pub ready: u32,
     /// Replicas there should be; `None` until the control plane has looked at the deployment.
     pub desired: Option<u32>,
+    /// Within which numbers that is decided, and whose word they are; not for a fixed list.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bounds: Option<BoundsStatus>,
     /// The last decision that changed `desired`.
     pub last_decision: Option<DecisionStatus>,
     /// Every replica that exists.
     pub replicas: Vec<ReplicaStatus>,
+}
+
+impl DeploymentState {
+    /// Whether it serves requests: one that may have no replica starts one for the first that comes.
+    fn serves(&self) -> bool {
+        self.ready > 0 || self.bounds.as_ref().is_some_and(|bounds| bounds.min_instances == 0)
+    }
 }
 
 /// Share of the traffic, in percent.
@@ -144,9 +154,9 @@ impl State {
         }
     }
 
-    /// Endpoints of which no replica is ready.
+    /// Endpoints of which no replica is ready, and none would be started for a request.
     pub fn not_ready(&self) -> Vec<&str> {
-        let ready = |endpoint: &EndpointState| endpoint.deployments.iter().any(|d| d.ready > 0);
+        let ready = |endpoint: &EndpointState| endpoint.deployments.iter().any(DeploymentState::serves);
         self.endpoints.iter().filter(|e| !ready(e)).map(|e| e.name.as_str()).collect()
     }
 
@@ -197,6 +207,7 @@ fn deployment(endpoint: &EndpointSettings, index: usize, load: Load, board: &Boa
         },
         ready: load.ready,
         desired: known.as_ref().map(|known| known.desired),
+        bounds: known.as_ref().and_then(|known| known.bounds.clone()),
         last_decision: known.as_ref().and_then(|known| known.last_decision.clone()),
         replicas: known.map(|known| known.replicas).unwrap_or_default(),
     }
@@ -208,7 +219,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::control::admin::fixtures::context;
-    use crate::control::board::{DeploymentStatus, ReplicaState};
+    use crate::control::board::{BoundsBy, DeploymentStatus, ReplicaState};
     use crate::core::route::{Percent, Traffic};
     use crate::core::settings::*;
 
@@ -234,6 +245,7 @@ pub(crate) mod tests {
                 repeat: RepeatSettings::default(),
             },
             scale: ScaleSettings::Manual { replicas: 2 },
+            capacity: CapacitySettings::default(),
             liveness: probe.clone(),
             readiness: probe.clone(),
             provider: ProviderSettings::Fixed(FixedSettings { replicas: Vec::new() }),
@@ -280,6 +292,13 @@ pub(crate) mod tests {
             queue: QueueState { length: 5, max_length: None, max_wait_ms: 500 },
             ready: 2,
             desired: Some(3),
+            bounds: Some(BoundsStatus {
+                min_instances: 3,
+                max_instances: 3,
+                by: BoundsBy::Operator,
+                schedule: None,
+                until: Some("1970-01-01T02:00:00Z".parse().unwrap()),
+            }),
             last_decision: Some(DecisionStatus {
                 at_unix_seconds: 1_000.0,
                 from: 1,
@@ -327,6 +346,8 @@ pub(crate) mod tests {
         assert_eq!(state.not_ready(), ["broken"]);
         state.endpoints[0].deployments[0].ready = 0;
         assert!(!state.is_ready());
+        state.endpoints[0].deployments[0].bounds.as_mut().unwrap().min_instances = 0;
+        assert!(state.is_ready(), "nobody would ever wake it up otherwise");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::request::{Message, Registrar};
 use super::{Job, Target};
-use crate::control::board::{Board, DeploymentStatus, ReplicaState};
+use crate::control::board::{Board, BoundsBy, DeploymentStatus, ReplicaState};
 use crate::control::operations::{OperationError, Operations};
 use crate::control::recipe::prepare;
 use crate::core::declared::Change;
@@ -166,8 +166,7 @@ impl Progress {
             self.operations.update(&self.id, |operation| {
                 (operation.replicas_ready, operation.replicas_wanted) = (ready, wanted);
             });
-            let exact = matches!(settings.scale, ScaleSettings::Manual { .. });
-            if ready == wanted || (ready > wanted && !exact) {
+            if is_enough(ready, wanted, &settings, &status) {
                 return Ok(());
             }
             let failures = of(ReplicaState::Failed);
@@ -202,6 +201,15 @@ fn wanted(settings: &DeploymentSettings) -> (u32, Duration) {
         ScaleSettings::Manual { replicas } => (*replicas, patience),
         ScaleSettings::Utilization(rule) => (rule.min, patience),
     }
+}
+
+/// Whether so many ready replicas are what the document asks for, or what an operator has made of it for a while.
+fn is_enough(ready: u32, wanted: u32, settings: &DeploymentSettings, status: &DeploymentStatus) -> bool {
+    if let Some(held) = status.bounds.as_ref().filter(|bounds| bounds.by == BoundsBy::Operator) {
+        return ready >= held.min_instances.max(1);
+    }
+    let exact = matches!(settings.scale, ScaleSettings::Manual { .. });
+    ready == wanted || (ready > wanted && !exact)
 }
 
 fn gone(deployment: &Name) -> OperationError {

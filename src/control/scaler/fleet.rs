@@ -27,10 +27,19 @@ pub(super) enum Order {
     Remove(ReplicaId),
 }
 
+/// A replica that begins to serve, cold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fresh {
+    pub(super) id: ReplicaId,
+    /// How long its start took, where scoregate has started it.
+    pub(super) took: Option<Duration>,
+}
+
 /// All replicas that exist, by the order of their ids.
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
     members: BTreeMap<ReplicaId, Member>,
+    fresh: Option<Fresh>,
 }
 
 impl Fleet {
@@ -64,8 +73,18 @@ impl Fleet {
         patience: Duration,
     ) -> Option<Order> {
         let member = self.members.get_mut(&id).filter(|member| member.is_live())?;
+        let first = !member.was_ready();
         match health {
             Health::Ready => {
+                // A server that somebody else runs may have served for long when it is seen first; one that comes back
+                // may have been started anew.
+                let back = std::mem::take(&mut member.was_down) && !first;
+                let took = now.saturating_duration_since(member.replica.since);
+                self.fresh = match (member.fixed, first) {
+                    (false, true) => Some(Fresh { id, took: Some(took) }),
+                    (true, false) if back => Some(Fresh { id, took: None }),
+                    (true | false, _) => None,
+                };
                 member.condition = Condition::Ready;
                 return (member.role == Role::Serving).then(|| Order::Admit(Arc::clone(&member.target)));
             }
@@ -77,7 +96,13 @@ impl Fleet {
             }
             Health::Dead(why) | Health::Unready(why) => member.condition.worsen(why),
         }
+        member.was_down = true;
         Some(Order::Drain(id))
+    }
+
+    /// Whether the last report was the first success of a replica that serves cold.
+    pub(super) fn take_fresh(&mut self) -> Option<Fresh> {
+        self.fresh.take()
     }
 
     /// The data plane could not connect to it, and the gate has suspended it.
@@ -196,6 +221,24 @@ impl Fleet {
     /// Replicas that are to be probed.
     pub(super) fn live(&self) -> impl Iterator<Item = &Replica> {
         self.members.values().filter(|member| member.is_live()).map(|member| &member.replica)
+    }
+
+    /// When each replica that was never ready was started.
+    pub(super) fn starting(&self) -> impl Iterator<Item = Instant> {
+        let serving = self.members.values().filter(|member| member.serves() && !member.fixed);
+        serving.filter(|member| !member.was_ready()).map(|member| member.replica.since)
+    }
+
+    /// Replicas that serve, and those that will.
+    pub(super) fn serving(&self) -> u32 {
+        let serving = self.members.values().filter(|member| member.serves() && !member.replica.outdated);
+        u32::try_from(serving.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Replicas that finish what they have.
+    pub(super) fn draining(&self) -> u32 {
+        let leaving = |member: &&Member| member.is_live() && member.role != Role::Serving;
+        u32::try_from(self.members.values().filter(leaving).count()).unwrap_or(u32::MAX)
     }
 
     /// Whether somebody else runs it.

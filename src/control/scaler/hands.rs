@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
 use crate::control::health::{self, Health};
@@ -23,6 +24,9 @@ pub trait Hands: Send + 'static {
         wanted: watch::Receiver<Wanted>,
         replicas: watch::Sender<ReplicaSet>,
     ) -> impl Future<Output = ()> + Send + 'static;
+
+    /// The time, as people have it: schedules and overrides go by it.
+    fn wall_clock(&self) -> Timestamp;
 
     /// Probes one replica until it is found dead or the future is dropped. Reports each change, and the next result after each `recheck`
     /// even if it changes nothing.
@@ -46,6 +50,10 @@ pub struct Machinery {
 }
 
 impl Hands for Machinery {
+    fn wall_clock(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
     fn provide(
         &self,
         settings: watch::Receiver<Arc<DeploymentSettings>>,

@@ -1,28 +1,27 @@
 //! What a scaler does at each event: a thin shell that asks the pure parts (`core::scale`, `fleet`) and carries
 //! out what they say at the gate, the providers, the probes and the board. Nothing in it waits, but for the end.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::fleet::{Fleet, Order};
 use super::hands::Hands;
+use super::number::{Asked, Decided, Look, Number};
 use super::probes::{Probes, Probing};
+use super::ramps::Ramps;
 use super::sources::Sources;
 use super::told::Told;
 use super::{Event, Inbox, News, Scaler};
 use crate::config;
-use crate::control::board::{DecisionStatus, DeploymentStatus};
+use crate::control::board::{BoundsStatus, DecisionStatus, DeploymentStatus};
 use crate::control::health::Health;
 use crate::core::admission::ReplicaId;
+use crate::core::bounds::Override;
 use crate::core::ledger::{Scale, What};
-use crate::core::recording::How;
-use crate::core::scale::{History, Signals, decide};
-use crate::core::settings::{DeploymentSettings, ProviderSettings, ScaleSettings};
+use crate::core::settings::{DeploymentSettings, ProviderSettings};
 use crate::observe::metrics::count_scale_decision;
 
 /// The state of a running scaler.
@@ -35,10 +34,10 @@ pub(super) struct Job<H> {
     sources: Sources,
     probes: Probes,
     fleet: Fleet,
-    history: History,
-    /// From when the history counts its time.
-    since: std::time::Instant,
-    desired: u32,
+    number: Number,
+    ramps: Ramps,
+    pub(super) hold: watch::Receiver<Option<Override>>,
+    expected: Vec<std::time::Instant>,
     last_decision: Option<DecisionStatus>,
     told: Told,
 }
@@ -50,6 +49,7 @@ impl<H: Hands> Job<H> {
         updates: watch::Receiver<Arc<DeploymentSettings>>,
         inbox: Inbox,
     ) -> Self {
+        let hold = parts.overrides.follow(&parts.endpoint, &settings.name);
         Self {
             parts,
             settings,
@@ -58,9 +58,10 @@ impl<H: Hands> Job<H> {
             sources: Sources::default(),
             probes: Probes::default(),
             fleet: Fleet::default(),
-            history: History::default(),
-            since: now(),
-            desired: 0,
+            number: Number::new(now()),
+            ramps: Ramps::default(),
+            hold,
+            expected: Vec::new(),
             last_decision: None,
             told: Told::default(),
         }
@@ -97,8 +98,10 @@ impl<H: Hands> Job<H> {
             self.fleet.suspect(id);
             self.probes.recheck(id);
         }
+        let is_held = matches!(event, Event::Hold);
         match event {
-            Event::Gate => {}
+            Event::Gate => self.at_once(),
+            Event::Alarm | Event::Hold => {}
             Event::News(News::Set(number, set)) => {
                 self.sources.set(number, set);
                 self.see();
@@ -120,13 +123,18 @@ impl<H: Hands> Job<H> {
                 self.start_provider();
                 // What an earlier kind of provider runs is outdated from now on.
                 self.see();
+                self.number.renew();
                 self.evaluate();
             }
             Event::Tick => self.evaluate(),
         }
-        if self.is_fixed() || self.is_cold() {
+        if self.is_fixed() || self.is_cold() || is_held || self.number.is_due(self.wall()) {
             self.evaluate();
         }
+        if self.number.asks_again(now()) {
+            self.at_once();
+        }
+        self.warm();
         self.settle();
         self.publish();
     }
@@ -143,7 +151,7 @@ impl<H: Hands> Job<H> {
 
     /// Somebody waits and nothing was asked for: the next evaluation may be far away.
     fn is_cold(&self) -> bool {
-        self.desired == 0 && self.parts.gate.load().queued > 0
+        self.number.desired() == 0 && self.parts.gate.load().queued > 0
     }
 
     fn see(&mut self) {
@@ -162,39 +170,80 @@ impl<H: Hands> Job<H> {
             }
         }
         let order = self.fleet.report(id, health, now(), self.settings.request.timeout);
+        if let Some(fresh) = self.fleet.take_fresh() {
+            if let Some(took) = fresh.took {
+                self.number.start_up.learn(took);
+            }
+            let settings = &self.settings;
+            self.ramps.begin(fresh.id, now(), settings.request.slots, settings.capacity.warm_up);
+        }
         self.carry_out(order);
     }
 
-    fn carry_out(&self, orders: impl IntoIterator<Item = Order>) {
+    fn carry_out(&mut self, orders: impl IntoIterator<Item = Order>) {
+        let gate = &self.parts.gate;
         for order in orders {
             match order {
-                Order::Admit(target) => self.parts.gate.admit(&target),
-                Order::Drain(id) => self.parts.gate.drain(id),
-                Order::Remove(id) => self.parts.gate.remove(id),
+                Order::Admit(target) => match self.ramps.cap(target.id) {
+                    Some(cap) => gate.admit_capped(&target, cap),
+                    None => gate.admit(&target),
+                },
+                Order::Drain(id) => gate.drain(id),
+                Order::Remove(id) => {
+                    self.ramps.end(id);
+                    gate.remove(id);
+                }
             }
         }
+    }
+
+    /// Gives replicas that start slowly the slots that they may have by now.
+    fn warm(&mut self) {
+        let (slots, warm_up) = (self.settings.request.slots, self.settings.capacity.warm_up);
+        for (id, cap) in self.ramps.follow(now(), slots, warm_up) {
+            self.parts.gate.cap(id, cap);
+        }
+    }
+
+    /// When to look again, if nothing happens before.
+    pub(super) fn alarm(&self) -> Option<Instant> {
+        let asks = self.number.alarm(now(), self.wall());
+        [asks, self.ramps.next()].into_iter().flatten().min().map(Instant::from_std)
+    }
+
+    /// The time, as people have it.
+    fn wall(&self) -> jiff::Timestamp {
+        self.parts.hands.wall_clock()
     }
 
     /// Asks the rule. A fixed list is what it is, whatever the load.
     fn evaluate(&mut self) {
-        if self.is_fixed() {
-            let listed = self.fleet.present();
-            if listed != self.desired {
-                let because = format!("servers in the configuration: {listed}");
-                self.decided(listed, because, Value::Null);
-            }
+        let decided = if self.is_fixed() {
+            self.number.list(self.fleet.present(), now())
+        } else {
+            let look = self.look();
+            self.number.evaluate(&self.settings, &look)
+        };
+        self.record();
+        self.tell(decided);
+    }
+
+    /// Asks whether more are needed before the next evaluation.
+    fn at_once(&mut self) {
+        if self.is_fixed() || self.number.desired() == 0 || self.number.puts_off(now()) {
             return;
         }
-        let seen = self.observe();
-        let decision = decide(&self.settings.scale, &mut self.history, &seen);
-        let how = if self.last_decision.is_none() { How::First } else { How::Tick };
+        let look = self.look();
+        let decided = self.number.at_once(&self.settings, &look);
+        self.record();
+        self.tell(decided);
+    }
+
+    /// For a recording, if there is one: what the rule was asked and what it said.
+    fn record(&mut self) {
+        let Some(Asked { how, seen, from, said }) = self.number.take_asked() else { return };
         let whose = (&self.parts.endpoint, &self.settings.name);
-        let recorder = self.parts.board.ledger().recorder();
-        recorder.tick(whose, how, &seen, (self.desired, decision.desired));
-        if decision.desired != self.desired || self.last_decision.is_none() {
-            let reason = serde_json::to_value(decision.reason).unwrap_or_default();
-            self.decided(decision.desired, decision.reason.to_string(), reason);
-        }
+        self.parts.board.ledger().recorder().tick(whose, how, &seen, (from, said));
     }
 
     /// For a recording, if there is one: what holds from now on.
@@ -203,56 +252,28 @@ impl<H: Hands> Job<H> {
         recorder.settings(&self.parts.endpoint, &self.settings.name, || config::recorded(&self.settings));
     }
 
-    /// Replicas that were asked for count as starting until they admit requests. Outdated ones that still serve
-    /// do the work of those, and are no more than were asked for.
-    fn observe(&self) -> Signals {
-        let gate = &self.parts.gate;
-        let (load, now) = (gate.load(), now());
-        let tally = gate.take_tally(now);
-        let ready = load.ready.min(self.desired);
-        let inflight = self.fleet.busy(|id| gate.busy(id));
-        let inflight_draining = (load.busy + load.busy_draining).saturating_sub(inflight);
-        let mean =
-            |sum: f64, now: u32| if tally.seconds > 0.0 { sum / tally.seconds } else { f64::from(now) };
-        let (min, max) = match &self.settings.scale {
-            ScaleSettings::Manual { replicas } => (*replicas, *replicas),
-            ScaleSettings::Utilization(rule) => (rule.min, rule.max),
-        };
-        Signals {
-            t: now.saturating_duration_since(self.since).as_secs_f64(),
-            dt: tally.seconds,
-            ready,
-            starting: self.desired - ready,
-            draining: 0,
-            target: self.desired,
-            inflight,
-            inflight_draining,
-            queue: load.queued,
-            inflight_avg: mean(tally.busy_time, load.busy),
-            queue_avg: mean(tally.queued_time, load.queued),
-            peak: tally.peak,
-            arrivals: tally.arrivals,
-            admitted: 0,
-            completed: tally.completed,
-            rejected: tally.rejected,
-            service_sum: tally.service_sum,
-            cold_n: 0,
-            cold_sum: 0.0,
-            c: self.settings.request.slots.map_or(0, NonZeroU32::get),
-            min,
-            max,
-            queue_wait: self.settings.request.max_queue_wait.as_secs_f64(),
-            projected_wait: None,
+    fn look(&self) -> Look {
+        let (gate, now) = (&self.parts.gate, now());
+        Look {
+            now,
+            wall: self.wall(),
+            load: gate.load(),
+            tally: gate.take_tally(now),
+            busy: self.fleet.busy(|id| gate.busy(id)),
+            draining: self.fleet.draining(),
+            hold: *self.hold.borrow(),
         }
     }
 
-    fn decided(&mut self, to: u32, reason: String, numbers: Value) {
-        let from = std::mem::replace(&mut self.desired, to);
+    fn tell(&mut self, decided: Option<Decided>) {
+        let Some(Decided { from, to, why }) = decided else { return };
         let (endpoint, deployment) = (&self.parts.endpoint, &self.settings.name);
+        let reason = why.to_string();
         if from != to {
             tracing::info!(%endpoint, %deployment, "from {from} to {to} replicas: {reason}");
             count_scale_decision(endpoint, deployment, from, to);
         }
+        let numbers = why.rule().and_then(|rule| serde_json::to_value(rule).ok()).unwrap_or_default();
         let scale = Scale { from, to, because: reason.clone(), reason: numbers };
         self.parts.board.ledger().decided(endpoint, deployment, What::Scale(scale));
         self.last_decision = Some(DecisionStatus::new(SystemTime::now(), from, to, reason));
@@ -260,7 +281,6 @@ impl<H: Hands> Job<H> {
 
     /// Brings gate, provider and probes in line with what is known now.
     fn settle(&mut self) {
-        let gate = &self.parts.gate;
         if let ProviderSettings::Process(process) = &self.settings.provider {
             for name in self.fleet.give_up(now(), process.start_timeout) {
                 let (endpoint, timeout) = (&self.parts.endpoint, process.start_timeout.as_secs_f64());
@@ -268,23 +288,40 @@ impl<H: Hands> Job<H> {
             }
         }
         loop {
-            let orders = self.fleet.settle(self.desired, now(), |id| gate.busy(id));
+            let gate = Arc::clone(&self.parts.gate);
+            let orders = self.fleet.settle(self.number.desired(), now(), |id| gate.busy(id));
             if orders.is_empty() {
                 break;
             }
             self.carry_out(orders);
         }
-        self.sources.want(&self.fleet.wanted(self.desired));
+        self.sources.want(&self.fleet.wanted(self.number.desired()));
         let parts = &self.parts;
         let probing =
             Probing { hands: &parts.hands, gate: &parts.gate, tasks: &parts.tasks, inbox: &self.inbox };
         self.probes.follow(self.fleet.live(), &self.settings, &probing);
+        self.expect();
+    }
+
+    /// Tells the gate when replicas will be ready that are starting, and those that are asked for and not yet there.
+    fn expect(&mut self) {
+        let missing = self.number.desired().saturating_sub(self.fleet.serving());
+        let missing = if self.is_fixed() { 0 } else { missing as usize };
+        let asked = std::iter::repeat_n(self.number.raised(), missing);
+        let expected = self.number.start_up.expected(self.fleet.starting().chain(asked));
+        if expected != self.expected {
+            self.parts.gate.expect(expected.clone());
+            self.expected = expected;
+        }
     }
 
     fn publish(&mut self) {
+        let look = (!self.is_fixed()).then(|| (self.wall(), *self.hold.borrow()));
+        let bounds = look.map(|(wall, hold)| self.number.bounds(&self.settings, wall, hold));
         let gate = &self.parts.gate;
         let status = DeploymentStatus {
-            desired: self.desired,
+            desired: self.number.desired(),
+            bounds: bounds.as_ref().map(BoundsStatus::from),
             last_decision: self.last_decision.clone(),
             replicas: self.fleet.statuses(now(), |id| gate.busy(id)),
         };

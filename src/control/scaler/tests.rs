@@ -1,5 +1,6 @@
 //! The task with the real gate, a made-up provider and probes, and a clock that moves only when all wait.
 
+mod bounds;
 mod fake;
 
 use tokio::time::{Instant, sleep};
@@ -23,6 +24,7 @@ struct World {
     tasks: Tasks,
     drain: DrainTrigger,
     settings: watch::Sender<Arc<DeploymentSettings>>,
+    overrides: Overrides,
     start: Instant,
 }
 
@@ -31,13 +33,15 @@ impl World {
         let fake = Fake::default();
         let slots = settings.request.slots;
         let gate = Gate::new(Limits { slots, max_queue_length: None });
-        let (board, tasks) = (Board::new(), Tasks::new());
+        let (board, tasks, overrides) = (Board::new(), Tasks::new(), Overrides::default());
+        fake.wall_clock();
         let endpoint = Name::parse("demo").unwrap();
         let (trigger, drain) = drain();
         let scaler = Scaler {
             endpoint: endpoint.clone(),
             gate: Arc::clone(&gate),
             board: board.clone(),
+            overrides: overrides.clone(),
             tasks: tasks.clone(),
             drain,
             drain_timeout: 30 * SECOND,
@@ -45,7 +49,8 @@ impl World {
         };
         let (sender, receiver) = watch::channel(Arc::new(settings));
         tasks.spawn(scaler.run(receiver));
-        Self { fake, gate, board, endpoint, tasks, drain: trigger, settings: sender, start: Instant::now() }
+        let start = Instant::now();
+        Self { fake, gate, board, endpoint, tasks, drain: trigger, settings: sender, overrides, start }
     }
 
     fn set(&self, settings: DeploymentSettings) {
@@ -57,7 +62,7 @@ impl World {
     }
 
     /// Takes so many slots, one after the other.
-    async fn hold(&self, count: usize) -> Vec<Permit> {
+    async fn hold_slots(&self, count: usize) -> Vec<Permit> {
         let mut permits = Vec::new();
         for _ in 0..count {
             permits.push(self.ask().await.expect("a slot"));
@@ -117,10 +122,10 @@ async fn load_scales_up_within_an_interval_and_down_after_a_minute_without_cutti
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let world = World::begin(settings(1)).await;
-    let mut held = world.hold(1).await;
+    let mut held = world.hold_slots(1).await;
     sleep(SECOND).await;
     assert_eq!(world.status().desired, 2);
-    held.extend(world.hold(1).await);
+    held.extend(world.hold_slots(1).await);
     sleep(SECOND + START).await;
     assert_eq!(world.states(), [Ready, Ready, Ready]);
     // One goes on, on the newest but one.
@@ -158,7 +163,7 @@ async fn a_victim_that_is_busy_drains_until_its_last_request_ends() {
     let mut two = settings(1);
     two.scale = ScaleSettings::Manual { replicas: 2 };
     let world = World::new(two.clone());
-    let held = world.hold(2).await;
+    let held = world.hold_slots(2).await;
     two.scale = ScaleSettings::Manual { replicas: 1 };
     world.set(two);
     sleep(20 * SECOND).await;
@@ -297,7 +302,7 @@ async fn a_provider_that_ends_by_itself_is_started_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_removed_deployment_serves_what_it_has_and_ends() {
-    let World { fake, gate, board, endpoint, tasks, drain: _drain, settings, start } =
+    let World { fake, gate, board, endpoint, tasks, drain: _drain, settings, start, overrides: _ } =
         World::new(settings(1));
     let ask = || gate.acquire(Instant::now().into_std(), 60 * SECOND, Ask::default());
     let first = ask().await.expect("a slot");

@@ -86,6 +86,23 @@ impl Tally {
         Self { at: Some(now), ..Self::default() }
     }
 
+    /// What has happened in this time and in the one that followed.
+    #[must_use]
+    pub fn join(self, later: &Self) -> Self {
+        Self {
+            at: later.at.or(self.at),
+            seconds: self.seconds + later.seconds,
+            arrivals: self.arrivals + later.arrivals,
+            rejected: self.rejected + later.rejected,
+            completed: self.completed + later.completed,
+            service_sum: self.service_sum + later.service_sum,
+            busy_time: self.busy_time + later.busy_time,
+            busy_draining_time: self.busy_draining_time + later.busy_draining_time,
+            queued_time: self.queued_time + later.queued_time,
+            peak: self.peak.max(later.peak),
+        }
+    }
+
     pub(super) fn is_at(&self, now: Instant) -> bool {
         self.at.is_some_and(|at| now <= at)
     }

@@ -19,6 +19,8 @@ pub(super) struct Member {
     pub(super) fixed: bool,
     pub(super) target: Arc<Target>,
     pub(super) condition: Condition,
+    /// A probe has failed since it was ready last.
+    pub(super) was_down: bool,
     pub(super) role: Role,
 }
 
@@ -50,7 +52,8 @@ impl Member {
             host: host(&replica.authority),
             authority: replica.authority.clone(),
         });
-        Self { replica, fixed, target, condition: Condition::Starting(None), role: Role::Serving }
+        let condition = Condition::Starting(None);
+        Self { replica, fixed, target, condition, was_down: false, role: Role::Serving }
     }
 
     /// Runs, and may have requests or probes.

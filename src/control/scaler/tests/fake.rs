@@ -11,9 +11,9 @@ use crate::control::health::Health;
 use crate::control::scaler::Hands;
 use crate::core::admission::ReplicaId;
 use crate::core::settings::{
-    Authority, DeploymentKind, DeploymentSettings, FixedSettings, Name, ProbeSettings, ProcessSettings,
-    ProviderSettings, RepeatSettings, ReplicaRoutes, RequestSettings, ScalePolicy, ScaleSettings,
-    UtilizationScale,
+    Authority, CapacitySettings, DeploymentKind, DeploymentSettings, FixedSettings, Name, ProbeSettings,
+    ProcessSettings, ProviderSettings, RepeatSettings, ReplicaRoutes, RequestSettings, ScalePolicy,
+    ScaleSettings, UtilizationScale,
 };
 use crate::provider::{Phase, Replica, ReplicaSet, Wanted};
 
@@ -36,6 +36,7 @@ struct State {
     never_ready: bool,
     rechecks: u32,
     providers: i32,
+    began: Option<tokio::time::Instant>,
 }
 
 impl Fake {
@@ -114,7 +115,18 @@ impl Fake {
     }
 }
 
+/// What the clock on the wall says when a test begins: a Monday morning in winter. Not a whole second, so that what
+/// happens at one is not found by a look that happens each second.
+pub(super) const BEGIN: &str = "2026-11-23T06:59:00.3Z";
+
 impl Hands for Fake {
+    fn wall_clock(&self) -> jiff::Timestamp {
+        let begin: jiff::Timestamp = BEGIN.parse().unwrap();
+        let now = tokio::time::Instant::now();
+        let passed = now.duration_since(*self.lock().began.get_or_insert(now));
+        begin + passed
+    }
+
     fn provide(
         &self,
         mut settings: watch::Receiver<Arc<DeploymentSettings>>,
@@ -208,6 +220,7 @@ pub(super) fn settings(min: u32) -> DeploymentSettings {
             down_after: Duration::from_secs(60),
             count_queue: true,
         }),
+        capacity: CapacitySettings::default(),
         liveness: probe.clone(),
         readiness: probe,
         provider: process("model"),

@@ -1,0 +1,195 @@
+//! `scoregate scale`: another number of replicas for a while, whatever load, schedules and configuration say. Exit code 0:
+//! done; 1: no router, or it refused; 2: wrong arguments.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use jiff::Timestamp;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use super::admin::{Admin, AdminArgs, Change, printable};
+use crate::core::bounds::Spoken;
+use crate::core::settings::Name;
+
+/// Set the number of replicas of a deployment for a while, or its bounds
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  scoregate scale -e shop -d blue --replicas 3 --for 2h\n  \
+    scoregate scale -e shop -d blue --min 2 --until 2026-12-24T18:00:00+01:00\n  scoregate scale -e shop -d blue --clear")]
+pub struct ScaleArgs {
+    #[command(flatten)]
+    router: AdminArgs,
+    /// Endpoint
+    #[arg(long, short, value_parser = name)]
+    endpoint: Name,
+    /// Deployment
+    #[arg(long, short, value_parser = name)]
+    deployment: Name,
+    /// Exactly this many replicas
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["min", "max"])]
+    replicas: Option<u32>,
+    /// At least this many
+    #[arg(long, value_name = "NUMBER")]
+    min: Option<u32>,
+    /// At most this many
+    #[arg(long, value_name = "NUMBER")]
+    max: Option<u32>,
+    /// How long, such as 90s, 30m, 2h, 1d or 1h30m; at most 30 days
+    #[arg(long = "for", value_name = "TIME", value_parser = duration, conflicts_with = "until")]
+    time: Option<Duration>,
+    /// Until when, with an offset, such as 2026-12-24T18:00:00+01:00
+    #[arg(long, value_name = "TIME")]
+    until: Option<Timestamp>,
+    /// Lift what was set
+    #[arg(long, conflicts_with_all = ["replicas", "min", "max", "time", "until"])]
+    clear: bool,
+    /// Key of the admin listener [default: SCOREGATE_ADMIN_KEY, else that of the state directory]
+    #[arg(long)]
+    key: Option<SecretString>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Nothing answers at the address, or what answers refuses.
+pub fn run(args: &ScaleArgs) -> anyhow::Result<ExitCode> {
+    if let Some(missing) = missing(args) {
+        return Err(super::azure::Usage::new(missing).into());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let router = args.router.router(args.key.as_ref())?;
+    let said = runtime.block_on(ask(&router, args))?;
+    writeln!(io::stdout(), "{said}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What has to be said as well.
+fn missing(args: &ScaleArgs) -> Option<&'static str> {
+    let number = args.replicas.is_some() || args.min.is_some() || args.max.is_some();
+    let end = args.time.is_some() || args.until.is_some();
+    match (args.clear, number, end) {
+        (true, ..) | (false, true, true) => None,
+        (false, false, _) => Some("give a number (--replicas, --min, --max), or --clear"),
+        (false, true, false) => Some("say for how long (--for 2h) or until when (--until)"),
+    }
+}
+
+async fn ask(router: &Admin, args: &ScaleArgs) -> anyhow::Result<String> {
+    let (endpoint, deployment) = (&args.endpoint, &args.deployment);
+    let path = format!("/endpoints/{endpoint}/deployments/{deployment}/override");
+    if args.clear {
+        let answer = router.call(Method::DELETE, &path, &Change::default()).await?;
+        answer.json(router.place())?;
+        return Ok(format!("{endpoint}/{deployment}: no operator holds the number of replicas any more"));
+    }
+    let body = body(args);
+    let answer = router.call(Method::PUT, &path, &Change { body: Some(&body), etag: None }).await?;
+    let view = answer.json(router.place())?;
+    debug_assert_eq!(answer.status, StatusCode::OK);
+    Ok(printable(&format!("{endpoint}/{deployment}: {}", sentence(&view))))
+}
+
+fn body(args: &ScaleArgs) -> Value {
+    let mut body = json!({});
+    for (key, number) in
+        [("instance_count", args.replicas), ("min_instances", args.min), ("max_instances", args.max)]
+    {
+        if let Some(number) = number {
+            body[key] = number.into();
+        }
+    }
+    if let Some(time) = args.time {
+        body["duration"] = time.as_secs().into();
+    }
+    if let Some(until) = args.until {
+        body["until"] = until.to_string().into();
+    }
+    body
+}
+
+fn sentence(view: &Value) -> String {
+    let range = match (&view["min_instances"], &view["max_instances"]) {
+        (min, max) if min == max => format!("{min} replicas"),
+        (Value::Null, max) => format!("at most {max} replicas"),
+        (min, Value::Null) => format!("at least {min} replicas"),
+        (min, max) => format!("{min} to {max} replicas"),
+    };
+    let left = Duration::from_secs(view["seconds_left"].as_u64().unwrap_or_default());
+    format!("{range} until {} (in {})", view["until"].as_str().unwrap_or_default(), Spoken(left))
+}
+
+fn name(text: &str) -> Result<Name, String> {
+    Name::parse(text).map_err(str::to_owned)
+}
+
+/// `2h`, `1h30m`, `90s`, `2 h`; a bare number would leave its unit open.
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: jiff::Span =
+        text.parse().map_err(|_| "must be a time such as 90s, 30m, 2h or 1d".to_owned())?;
+    let exact = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours());
+    let time = exact.ok().and_then(|time| Duration::try_from(time).ok());
+    time.filter(|time| time.as_secs() > 0)
+        .ok_or_else(|| "must be a time from 1s on, without months".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        scale: ScaleArgs,
+    }
+
+    fn parse(words: &str) -> Result<ScaleArgs, clap::Error> {
+        let line = format!("scale -e demo -d blue {words}");
+        Line::try_parse_from(line.split_whitespace()).map(|line| line.scale)
+    }
+
+    #[test]
+    fn a_number_and_an_end_are_asked_for() {
+        assert_eq!(missing(&parse("--replicas 3 --for 2h").unwrap()), None);
+        assert_eq!(missing(&parse("--clear").unwrap()), None);
+        for words in ["", "--replicas 3", "--for 2h", "--min 1"] {
+            assert!(missing(&parse(words).unwrap()).is_some(), "{words}");
+        }
+        for words in [
+            "--replicas 3 --min 1 --for 2h",
+            "--clear --for 2h",
+            "--replicas 3 --for 2h --until 2026-01-01T00:00:00Z",
+        ] {
+            assert!(parse(words).is_err(), "{words}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        for (text, seconds) in [("90s", 90), ("30m", 1_800), ("2h", 7_200), ("1h30m", 5_400), ("1d", 86_400)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "2", "0s", "-1h", "1mo", "soon"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_sent_and_what_is_said() {
+        assert_eq!(
+            body(&parse("--replicas 3 --for 2h").unwrap()),
+            json!({"instance_count": 3, "duration": 7200})
+        );
+        let until = body(&parse("--min 2 --max 4 --until 2026-12-24T18:00:00+01:00").unwrap());
+        let expected = json!({"min_instances": 2, "max_instances": 4, "until": "2026-12-24T17:00:00Z"});
+        assert_eq!(until, expected);
+        let view = json!({"min_instances": 3, "max_instances": 3, "until": "T", "seconds_left": 7200});
+        assert_eq!(sentence(&view), "3 replicas until T (in 2 h)");
+        let view = json!({"max_instances": 3, "until": "T", "seconds_left": 60});
+        assert_eq!(sentence(&view), "at most 3 replicas until T (in 1 min)");
+    }
+}

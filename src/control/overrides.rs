@@ -1,0 +1,192 @@
+//! What operators have asked for a while: other bounds for the replicas of a deployment, until a time.
+//!
+//! Kept by name, so that a reload changes nothing, and where there is a state directory in a file of it, so that a restart
+//! does not either. What it means for the number is decided in `core::bounds`; here it is only kept.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::core::bounds::Override;
+use crate::core::settings::Name;
+
+/// Where they are kept in the state directory.
+const FILE: &str = "overrides.json";
+
+/// The overrides of all deployments, by endpoint and deployment; a handle.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    holds: BTreeMap<(Name, Name), watch::Sender<Option<Override>>>,
+    file: Option<PathBuf>,
+}
+
+/// As it is in the file.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    endpoint: String,
+    deployment: String,
+    #[serde(flatten)]
+    hold: Override,
+}
+
+impl Overrides {
+    /// With what is kept in a state directory. A file that cannot be understood is told and begun anew: it holds nothing that
+    /// a router could not start without.
+    pub fn open(folder: &Path) -> Self {
+        let file = folder.join(FILE);
+        let entries = match fs::read_to_string(&file) {
+            Ok(text) => serde_json::from_str::<Vec<Entry>>(&text).unwrap_or_else(|error| {
+                tracing::warn!("overrides are forgotten, {} is broken: {error}", file.display());
+                Vec::new()
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                tracing::warn!("overrides are forgotten, {} cannot be read: {error}", file.display());
+                Vec::new()
+            }
+        };
+        let named = entries.into_iter().filter_map(|Entry { endpoint, deployment, hold }| {
+            let key = (Name::parse(&endpoint).ok()?, Name::parse(&deployment).ok()?);
+            Some((key, watch::channel(Some(hold)).0))
+        });
+        Self(Arc::new(Mutex::new(Inner { holds: named.collect(), file: Some(file) })))
+    }
+
+    /// What holds for a deployment, from now on and whenever it changes; whether it still holds is for the reader to see.
+    pub fn follow(&self, endpoint: &Name, deployment: &Name) -> watch::Receiver<Option<Override>> {
+        let key = (endpoint.clone(), deployment.clone());
+        self.lock().holds.entry(key).or_insert_with(|| watch::channel(None).0).subscribe()
+    }
+
+    /// What holds for a deployment now.
+    pub fn get(&self, endpoint: &Name, deployment: &Name, now: Timestamp) -> Option<Override> {
+        let inner = self.lock();
+        let sender = inner.holds.get(&(endpoint.clone(), deployment.clone()))?;
+        let hold = *sender.borrow();
+        hold.filter(|hold| hold.holds(now))
+    }
+
+    /// Other bounds for a deployment, or `None` to lift them. First written down, then in force.
+    ///
+    /// # Errors
+    /// It cannot be written down; then nothing has changed.
+    pub fn set(&self, endpoint: &Name, deployment: &Name, hold: Option<Override>) -> io::Result<()> {
+        let inner = &mut *self.lock();
+        let key = (endpoint.clone(), deployment.clone());
+        if let Some(file) = &inner.file {
+            write(file, &entries(&inner.holds, &key, hold))?;
+        }
+        inner.holds.entry(key).or_insert_with(|| watch::channel(None).0).send_replace(hold);
+        Ok(())
+    }
+
+    /// A deployment is gone for good: one with the same name begins without.
+    pub fn forget(&self, endpoint: &Name, deployment: &Name) {
+        let held = self.get(endpoint, deployment, Timestamp::MIN).is_some();
+        if held && let Err(error) = self.set(endpoint, deployment, None) {
+            tracing::warn!(%endpoint, %deployment, "an override is not removed from its file: {error}");
+        }
+        self.lock().holds.remove(&(endpoint.clone(), deployment.clone()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change is one insert or removal.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All that hold, with this one changed.
+fn entries(
+    holds: &BTreeMap<(Name, Name), watch::Sender<Option<Override>>>,
+    changed: &(Name, Name),
+    to: Option<Override>,
+) -> Vec<Entry> {
+    let others = holds.iter().filter(|(key, _)| *key != changed);
+    let others = others.filter_map(|(key, sender)| Some((key, (*sender.borrow())?)));
+    let now = Timestamp::now();
+    let all = others.chain(to.map(|hold| (changed, hold))).filter(|(_, hold)| hold.holds(now));
+    let entry = |((endpoint, deployment), hold): (&(Name, Name), Override)| Entry {
+        endpoint: endpoint.to_string(),
+        deployment: deployment.to_string(),
+        hold,
+    };
+    all.map(entry).collect()
+}
+
+/// After a crash the file has the old content or the new one.
+fn write(file: &Path, entries: &[Entry]) -> io::Result<()> {
+    let staged = file.with_extension("json.scoregate-new");
+    let folder = file.parent().unwrap_or_else(|| Path::new("."));
+    let _ = fs::remove_file(&staged);
+    let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
+    new.write_all(&serde_json::to_vec_pretty(entries)?)?;
+    new.sync_all()?;
+    fs::rename(&staged, file)?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::parse(text).unwrap()
+    }
+
+    fn three(hours: i64) -> Override {
+        let until = Timestamp::now() + jiff::SignedDuration::from_hours(hours);
+        Override { min: Some(3), max: Some(3), until }
+    }
+
+    #[test]
+    fn what_an_operator_said_is_there_after_a_restart_until_it_ends_or_is_lifted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (demo, blue, green) = (name("demo"), name("blue"), name("green"));
+        let before = Overrides::open(folder.path());
+        let hold = three(2);
+        before.set(&demo, &blue, Some(hold)).unwrap();
+        before.set(&demo, &green, Some(three(-1))).unwrap();
+        let after = Overrides::open(folder.path());
+        let now = Timestamp::now();
+        assert_eq!(after.get(&demo, &blue, now), Some(hold));
+        assert_eq!(*after.follow(&demo, &blue).borrow(), Some(hold));
+        assert_eq!(after.get(&demo, &blue, hold.until), None);
+        assert_eq!(after.get(&demo, &green, Timestamp::MIN), None, "what is over is not kept");
+        after.set(&demo, &blue, None).unwrap();
+        assert_eq!(Overrides::open(folder.path()).get(&demo, &blue, now), None);
+    }
+
+    #[test]
+    fn a_deployment_that_is_gone_takes_its_override_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let overrides = Overrides::open(folder.path());
+        let (demo, blue) = (name("demo"), name("blue"));
+        overrides.set(&demo, &blue, Some(three(2))).unwrap();
+        overrides.forget(&demo, &blue);
+        assert_eq!(*overrides.follow(&demo, &blue).borrow(), None);
+        assert_eq!(*Overrides::open(folder.path()).follow(&demo, &blue).borrow(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_written_down_does_not_hold_and_a_broken_file_keeps_nobody_from_starting() {
+        let folder = tempfile::tempdir().unwrap();
+        let (demo, blue) = (name("demo"), name("blue"));
+        let overrides = Overrides::open(&folder.path().join("missing"));
+        assert!(overrides.set(&demo, &blue, Some(three(2))).is_err());
+        assert_eq!(overrides.get(&demo, &blue, Timestamp::now()), None);
+        fs::write(folder.path().join(FILE), "[{").unwrap();
+        let overrides = Overrides::open(folder.path());
+        overrides.set(&demo, &blue, Some(three(2))).unwrap();
+        assert!(Overrides::open(folder.path()).get(&demo, &blue, Timestamp::now()).is_some());
+    }
+}

@@ -1,0 +1,270 @@
+//! Schedules, operators, scale to zero, slow start and events: what moves the number beside the interval.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::*;
+use crate::core::bounds::Override;
+use crate::core::schedule::Schedule;
+use fake::BEGIN;
+
+/// At 8:00 in Berlin, which is a minute after a test begins, for ten minutes.
+fn morning(min: u32) -> Schedule {
+    let zone = TimeZone::get("Europe/Berlin").unwrap();
+    let schedule = Schedule::new("0 8 * * 1-5", zone, 600 * SECOND, min).unwrap();
+    schedule.named(Some("morning".to_owned()))
+}
+
+fn by_load(settings: &mut DeploymentSettings) -> &mut crate::core::settings::UtilizationScale {
+    let ScaleSettings::Utilization(rule) = &mut settings.scale else { unreachable!() };
+    rule
+}
+
+fn held(min: u32, max: u32, seconds: u64) -> Option<Override> {
+    let begin: Timestamp = BEGIN.parse().unwrap();
+    Some(Override { min: Some(min), max: Some(max), until: begin + Duration::from_secs(seconds) })
+}
+
+impl World {
+    fn hold(&self, hold: Option<Override>) {
+        self.overrides.set(&self.endpoint, &Name::parse("blue").unwrap(), hold).unwrap();
+    }
+
+    fn desired(&self) -> u32 {
+        self.status().desired
+    }
+
+    fn reason(&self) -> String {
+        self.status().last_decision.expect("decided").reason
+    }
+
+    async fn until_second(&self, second: u64) {
+        tokio::time::sleep_until(self.start + Duration::from_secs(second)).await;
+        sleep(MOMENT).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schedule_raises_the_number_at_its_moment_and_not_at_the_next_interval() {
+    let mut slow = settings(1);
+    by_load(&mut slow).interval = 1000 * SECOND;
+    slow.capacity.schedules = vec![morning(3)];
+    let world = World::begin(slow).await;
+    let moment = world.start + Duration::from_millis(59_700);
+    tokio::time::sleep_until(moment - MOMENT).await;
+    assert_eq!(world.desired(), 1);
+    tokio::time::sleep_until(moment + 2 * MOMENT).await;
+    assert_eq!(world.desired(), 3);
+    assert_eq!(
+        world.reason(),
+        "at least 3 by the schedule `morning` until 08:10 CET (in 10 min): there is 1 replica, at least 3 asked for"
+    );
+    tokio::time::sleep_until(moment + 600 * SECOND - MOMENT).await;
+    assert_eq!(world.status().bounds.unwrap().min_instances, 3);
+    tokio::time::sleep_until(moment + 600 * SECOND + 2 * MOMENT).await;
+    assert_eq!(world.status().bounds.unwrap().min_instances, 1, "the end is a moment of change as well");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_router_that_starts_within_a_window_begins_with_its_number() {
+    let mut scheduled = settings(1);
+    let mut earlier = morning(3);
+    earlier.duration = 86_400 * SECOND;
+    // The one of Friday is over; Sunday to Sunday is not.
+    let zone = earlier.zone().clone();
+    let daily = Schedule::new("0 8 * * *", zone, 86_400 * SECOND, 2).unwrap();
+    scheduled.capacity.schedules = vec![earlier, daily];
+    let world = World::begin(scheduled).await;
+    assert_eq!(world.desired(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_goes_before_a_schedule_and_a_schedule_before_the_load() {
+    let mut scheduled = settings(1);
+    scheduled.capacity.schedules = vec![morning(3)];
+    let world = World::begin(scheduled).await;
+    world.until_second(70).await;
+    assert_eq!(world.desired(), 3);
+    world.hold(held(2, 2, 200));
+    world.until_second(71).await;
+    assert_eq!(world.desired(), 2);
+    assert!(
+        world.reason().starts_with("held at 2 by an operator until 07:02 UTC (in 2 min"),
+        "{}",
+        world.reason()
+    );
+    // Load that would need all four, and a reload, change nothing.
+    let _busy = world.hold_slots(2).await;
+    let waiting = tokio::time::timeout(5 * SECOND, world.ask());
+    assert!(waiting.await.is_err());
+    let mut reloaded = settings(1);
+    reloaded.capacity.schedules = vec![morning(4)];
+    world.set(reloaded);
+    world.until_second(90).await;
+    assert_eq!(world.desired(), 2);
+    let bounds = world.status().bounds.unwrap();
+    assert_eq!((bounds.min_instances, bounds.max_instances), (2, 2));
+    // It ends by itself, at its moment.
+    world.until_second(199).await;
+    assert_eq!(world.desired(), 2);
+    world.until_second(200).await;
+    assert_eq!(world.desired(), 4);
+    assert!(world.reason().starts_with("at least 4 by the schedule `morning`"), "{}", world.reason());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_moves_a_fixed_number_and_can_take_it_back() {
+    let mut two = settings(1);
+    two.scale = ScaleSettings::Manual { replicas: 2 };
+    let world = World::begin(two).await;
+    world.hold(held(4, 4, 3600));
+    sleep(MOMENT).await;
+    assert_eq!(world.desired(), 4);
+    assert!(world.reason().starts_with("held at 4 by an operator until 07:59 UTC"), "{}", world.reason());
+    world.hold(None);
+    sleep(MOMENT).await;
+    assert_eq!(world.desired(), 2);
+    assert_eq!(world.reason(), "the configuration fixes the number at 2 replicas");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_override_that_ends_after_the_deployment_became_a_list_means_nothing() {
+    let world = World::begin(settings(1)).await;
+    world.hold(held(2, 2, 20));
+    world.until_second(10).await;
+    assert_eq!(world.desired(), 2);
+    let mut list = settings(1);
+    list.provider = fixed(&[1]);
+    world.set(list);
+    // If the scaler woke up for it again and again, the clock of this test would never come so far.
+    world.until_second(30).await;
+    assert_eq!((world.desired(), world.status().bounds), (1, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_replica_goes_after_the_idle_time_and_the_next_request_waits_for_a_new_one() {
+    let mut idle = settings(0);
+    idle.capacity.idle_time = 300 * SECOND;
+    let world = World::new(idle);
+    let permit = world.ask().await.expect("a slot");
+    sleep(10 * SECOND).await;
+    drop(permit);
+    let begun = world.seconds();
+    sleep(299 * SECOND).await;
+    assert_eq!(world.desired(), 1, "the second one goes by the rule, the last one stays");
+    assert!(world.reason().starts_with("the last replica stays"), "{}", world.reason());
+    // A request that is answered between two evaluations counts as well.
+    drop(world.ask().await.expect("a slot"));
+    sleep(299 * SECOND).await;
+    assert_eq!((world.desired(), world.seconds() - begun), (1, 598.0));
+    sleep(3 * SECOND).await;
+    assert_eq!((world.desired(), world.status().replicas.len()), (0, 0));
+    assert!(world.reason().starts_with("no request for 5 min"), "{}", world.reason());
+    let asked = world.seconds();
+    drop(world.ask().await.expect("a slot"));
+    assert_eq!(world.seconds() - asked, START.as_secs_f64(), "at once, and not at the next interval");
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_of_a_new_replica_come_one_after_the_other() {
+    let mut warm = settings(1);
+    warm.scale = ScaleSettings::Manual { replicas: 1 };
+    warm.request.slots = std::num::NonZeroU32::new(4);
+    warm.capacity.warm_up = 20 * SECOND;
+    let world = World::new(warm);
+    let mut waiting: Vec<_> = (0..5).map(|_| Box::pin(world.ask())).collect();
+    let mut seen = Vec::new();
+    let looks = async {
+        for second in [3, 12, 14, 18, 22, 24] {
+            world.until_second(second).await;
+            seen.push(world.gate.load().busy);
+        }
+    };
+    tokio::select! {
+        _ = futures_util::future::join_all(waiting.iter_mut()) => unreachable!("four slots for five"),
+        () = looks => {}
+    }
+    // Ready after 3 s; then a quarter of the slots for each quarter of the time.
+    assert_eq!(seen, [1, 1, 2, 3, 3, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_of_a_list_starts_slowly_only_when_it_comes_back() {
+    let mut list = settings(1);
+    list.provider = fixed(&[1]);
+    list.request.slots = std::num::NonZeroU32::new(4);
+    list.capacity.warm_up = 20 * SECOND;
+    let world = World::begin(list).await;
+    assert_eq!(world.gate.load().slots, Some(4));
+    world.fake.find(0, Health::Unready("503".into()));
+    sleep(SECOND).await;
+    world.fake.find(0, Health::Ready);
+    sleep(MOMENT).await;
+    assert_eq!(world.gate.load().slots, Some(1));
+    sleep(20 * SECOND).await;
+    assert_eq!(world.gate.load().slots, Some(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_while_nobody_is_ready_raises_the_number_at_once_and_a_burst_does_it_once() {
+    let mut slow = settings(1);
+    by_load(&mut slow).interval = 1000 * SECOND;
+    let world = World::new(slow);
+    sleep(SECOND).await;
+    let burst: Vec<_> = (0..3).map(|_| Box::pin(world.ask())).collect();
+    let all = futures_util::future::join_all(burst);
+    let decisions = async {
+        sleep(MOMENT).await;
+        let first = world.status().last_decision.unwrap();
+        sleep(SECOND).await;
+        (first, world.status().last_decision.unwrap())
+    };
+    let (_, (first, later)) = tokio::join!(tokio::time::timeout(2 * SECOND, all), decisions);
+    assert_eq!((first.from, first.to), (1, 4), "{}", first.reason);
+    assert!(first.reason.contains("3 requests wait"), "{}", first.reason);
+    assert_eq!(later.at_unix_seconds, first.at_unix_seconds);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_draining_replica_is_taken_back_before_another_one_is_started() {
+    let mut two = settings(1);
+    two.scale = ScaleSettings::Manual { replicas: 2 };
+    let world = World::begin(two.clone()).await;
+    let held = world.hold_slots(2).await;
+    let by_rule = settings(1);
+    two.scale = ScaleSettings::Manual { replicas: 1 };
+    world.set(two);
+    sleep(SECOND).await;
+    assert_eq!(world.states(), [Ready, Draining]);
+    // The one that serves fails its probe, and somebody comes.
+    world.set(by_rule);
+    sleep(MOMENT).await;
+    world.fake.find(0, Health::Unready("503".into()));
+    let waiting = tokio::time::timeout(SECOND / 2, world.ask()).await;
+    assert!(waiting.is_err(), "both slots are held");
+    assert!(world.desired() >= 2);
+    assert_eq!(world.states()[..2], [Unready, Ready], "it serves again");
+    let more = world.desired() - 2;
+    assert_eq!(world.fake.started(), u64::from(2 + more), "no more than the number that is wanted");
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_gate_is_told_when_starting_replicas_will_be_ready() {
+    let world = World::begin(settings(1)).await;
+    assert!(world.gate.expected().is_empty());
+    let _busy = world.hold_slots(1).await;
+    sleep(SECOND).await;
+    assert_eq!(world.states(), [Ready, Starting]);
+    // The first start took three seconds.
+    let expected = world.gate.expected();
+    let left = expected[0].duration_since(Instant::now().into_std());
+    assert_eq!(expected.len(), 1);
+    assert!(left > SECOND && left <= START, "{left:?}");
+    // A reload does not make it forget.
+    world.set(settings(1));
+    sleep(MOMENT).await;
+    assert_eq!(world.gate.expected(), expected);
+    sleep(START).await;
+    assert!(world.gate.expected().is_empty());
+}

@@ -1,0 +1,222 @@
+//! Within which bounds the number of replicas is decided now, and whose they are: an operator's word goes before a
+//! schedule, a schedule before the configuration, and all of them before what the rule would like.
+//!
+//! Pure: the time is an argument. The number itself is `core::scale`'s decision; here is only what it may be, and the
+//! sentence that tells operators why.
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use crate::core::scale::Reason;
+use crate::core::schedule::Window;
+use crate::core::settings::ScaleSettings;
+
+/// An operator's word for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override {
+    /// Fewest replicas; `None` leaves them as they are.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub min: Option<u32>,
+    /// Most replicas; `None` leaves them as they are.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub max: Option<u32>,
+    /// When it ends by itself.
+    pub until: Timestamp,
+}
+
+impl Override {
+    /// Whether it still holds.
+    pub fn holds(&self, now: Timestamp) -> bool {
+        now < self.until
+    }
+}
+
+/// Whose the bounds are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The configuration's.
+    Configuration,
+    /// A schedule has raised the lower one.
+    Schedule(Window),
+    /// An operator has set them.
+    Operator(Override),
+}
+
+/// Within which numbers is decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Fewest replicas.
+    pub min: u32,
+    /// Most replicas, not less than `min`.
+    pub max: u32,
+    /// Whose they are.
+    pub by: By,
+}
+
+impl Bounds {
+    /// The bounds that hold now. A schedule only ever raises the lower one, at most to the upper one. An operator's bound is
+    /// taken as it is, and moves the other one out of its way where that one was not given.
+    pub fn now(
+        scale: &ScaleSettings,
+        window: Option<Window>,
+        hold: Option<Override>,
+        now: Timestamp,
+    ) -> Self {
+        let (mut min, max) = match scale {
+            ScaleSettings::Manual { replicas } => (*replicas, *replicas),
+            ScaleSettings::Utilization(rule) => (rule.min.min(rule.max), rule.max),
+        };
+        if let Some(hold) = hold.filter(|hold| hold.holds(now)) {
+            let scheduled = window.map_or(min, |window| min.max(window.min).min(max));
+            let (min, max) = match (hold.min, hold.max) {
+                (Some(low), Some(high)) => (low.min(high), high),
+                (Some(low), None) => (low, max.max(low)),
+                (None, Some(high)) => (scheduled.min(high), high),
+                (None, None) => (scheduled, max),
+            };
+            return Self { min, max, by: By::Operator(hold) };
+        }
+        let by = match window {
+            Some(window) if window.min > min && max > min => {
+                min = window.min.min(max);
+                By::Schedule(window)
+            }
+            _ => By::Configuration,
+        };
+        Self { min, max, by }
+    }
+
+    /// A number brought between the bounds.
+    pub fn within(&self, replicas: u32) -> u32 {
+        replicas.clamp(self.min.min(self.max), self.max)
+    }
+}
+
+/// Why the number is what it is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Why {
+    /// No rule: the list of servers is what it is.
+    Listed {
+        /// Servers in it.
+        servers: u32,
+    },
+    /// Nobody has asked for long, and no replica need be there.
+    Idle {
+        /// How long.
+        time: Duration,
+    },
+    /// Nobody may be needed, and the last replica stays for a while.
+    LastStays {
+        /// How long after the last request.
+        idle_time: Duration,
+        /// What the rule says.
+        rule: Reason,
+    },
+    /// What the rule says, within the bounds of the configuration.
+    Rule(Reason),
+    /// A schedule is in force and asks for this number.
+    Scheduled {
+        /// The window.
+        window: Window,
+        /// When it was decided.
+        now: Timestamp,
+        /// What the rule says within the bounds.
+        rule: Reason,
+    },
+    /// An operator has set bounds.
+    Held {
+        /// The operator's word.
+        hold: Override,
+        /// Fewest replicas with it.
+        min: u32,
+        /// Most replicas with it.
+        max: u32,
+        /// When it was decided.
+        now: Timestamp,
+        /// What the rule says within the bounds; `None` where there is no rule.
+        rule: Option<Reason>,
+    },
+}
+
+impl Why {
+    /// What the rule says, where there is one.
+    pub fn rule(&self) -> Option<&Reason> {
+        match self {
+            Self::Listed { .. } | Self::Idle { .. } => None,
+            Self::LastStays { rule, .. } | Self::Rule(rule) | Self::Scheduled { rule, .. } => Some(rule),
+            Self::Held { rule, .. } => rule.as_ref(),
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listed { servers } => write!(f, "servers in the configuration: {servers}"),
+            Self::Idle { time } => {
+                write!(f, "no request for {}: no replica is needed", Spoken(*time))
+            }
+            Self::LastStays { idle_time, rule } => {
+                write!(f, "the last replica stays until nobody has asked for {}: {rule}", Spoken(*idle_time))
+            }
+            Self::Rule(reason) => reason.fmt(f),
+            Self::Scheduled { window, now, rule } => {
+                let until = Until { at: window.until, now: *now, zone: &window.zone };
+                write!(f, "at least {} by the schedule `{}` {until}: {rule}", window.min, window.name)
+            }
+            Self::Held { hold, min, max, now, rule } => {
+                let until = Until { at: hold.until, now: *now, zone: &TimeZone::UTC };
+                if min == max {
+                    write!(f, "held at {min} by an operator {until}")?;
+                } else {
+                    write!(f, "held between {min} and {max} by an operator {until}")?;
+                }
+                rule.as_ref().map_or(Ok(()), |rule| write!(f, ": {rule}"))
+            }
+        }
+    }
+}
+
+/// `until 16:00 UTC (in 1 h 12 min)`, with the date where it is another day.
+struct Until<'a> {
+    at: Timestamp,
+    now: Timestamp,
+    zone: &'a TimeZone,
+}
+
+impl fmt::Display for Until<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (at, now) = (self.at.to_zoned(self.zone.clone()), self.now.to_zoned(self.zone.clone()));
+        let form = if at.date() == now.date() { "%H:%M %Z" } else { "%Y-%m-%d %H:%M %Z" };
+        let left = Duration::try_from(self.at.duration_since(self.now)).unwrap_or_default();
+        write!(f, "until {} (in {})", at.strftime(form), Spoken(left))
+    }
+}
+
+/// The two largest units of a time.
+pub struct Spoken(pub Duration);
+
+impl fmt::Display for Spoken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Rounded up: what is not over is not shown as over.
+        let seconds = self.0.as_secs() + u64::from(self.0.subsec_nanos() > 0);
+        let pairs = [(86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")];
+        match pairs.into_iter().find(|(large, ..)| seconds >= *large) {
+            None => write!(f, "{seconds} s"),
+            Some((large, name, small, small_name)) => {
+                write!(f, "{} {name}", seconds / large)?;
+                match seconds % large / small {
+                    0 => Ok(()),
+                    rest => write!(f, " {rest} {small_name}"),
+                }
+            }
+        }
+    }
+}

@@ -94,6 +94,14 @@ fn other_decisions_have_sentences_too() {
         entry(What::Scale(scale)).to_string(),
         "blue: from 2 to 5 replicas, because 14 requests were running or waiting for 2 slots"
     );
+    let reason = json!({ "kind": "over", "busy": 2, "queued": 12, "ghosts": 5.2, "slots": 2, "needed": 28,
+        "target_percent": 70, "max": 5 });
+    let scale = Scale { from: 2, to: 5, because: "14 over 2".into(), reason };
+    assert_eq!(
+        entry(What::Scale(scale)).to_string(),
+        "blue: from 2 to 5 replicas, because 2 requests were running and 12 waiting for 2 slots, and 5 had been turned away \
+         that would still run; to have at most 70 % of the slots in use, 28 replicas would be needed, of which 5 are allowed"
+    );
     let retry = Retry {
         request: "7f3".into(),
         first: "blue-1".into(),

@@ -88,19 +88,19 @@ async fn explain(router: &RouterProcess, arguments: &[&str]) -> String {
     text
 }
 
-/// Reads the events until one has this text.
-async fn event(stream: &mut TcpStream, text: &str) {
+/// Reads the events until all of these texts were in one.
+async fn event(stream: &mut TcpStream, texts: &[&str]) {
     let mut heard = String::new();
     let reading = async {
         let mut bytes = [0; 4096];
-        while !heard.contains(text) {
+        while !texts.iter().all(|text| heard.contains(text)) {
             let count = stream.read(&mut bytes).await.unwrap();
             assert!(count > 0, "the events have ended: {heard}");
             heard.push_str(&String::from_utf8_lossy(&bytes[..count]));
         }
     };
     let is_in_time = tokio::time::timeout(PATIENCE, reading).await.is_ok();
-    assert!(is_in_time, "no event with {text}: {heard}");
+    assert!(is_in_time, "no events with {texts:?}: {heard}");
 }
 
 /// Sends them at once; the ids of those that were served and of those that were not.
@@ -134,11 +134,11 @@ async fn a_router_says_why_and_its_recording_can_be_lived_again() {
     eventually("a ready replica", async || (ready(&router).await == Ok(StatusCode::OK)).then_some(())).await;
     let mut events = TcpStream::connect(router.admin).await.unwrap();
     events.write_all(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
-    event(&mut events, "text/event-stream").await;
+    event(&mut events, &["text/event-stream"]).await;
 
     let (served, refused) = burst(&router).await;
     assert!(!served.is_empty() && !refused.is_empty(), "{served:?} {refused:?}");
-    event(&mut events, "\"type\":\"rejects\"").await;
+    event(&mut events, &["\"type\":\"rejects\"", "\"type\":\"decision\"", "blue: from 1 to "]).await;
     drop(events);
 
     let text = explain(&router, &["--request", &refused[0], "-o", "table"]).await;

@@ -65,6 +65,8 @@ struct World<'a> {
     waiting: HashMap<TicketId, (usize, u64)>,
     history: History,
     desired: u32,
+    /// Between two questions, where it is not the recorded one.
+    interval: Option<u64>,
     /// What was counted since the last question on time.
     tally: Tally,
     asked_between: bool,
@@ -88,6 +90,7 @@ impl<'a> World<'a> {
             waiting: HashMap::new(),
             history: History::default(),
             desired: 0,
+            interval: None,
             tally: Tally::default(),
             asked_between: false,
             waits: Vec::new(),
@@ -131,8 +134,8 @@ impl<'a> World<'a> {
         if usual.is_none_or(|usual| usual.abs_diff(interval) <= interval / 10) {
             recorded.iter().for_each(|tick| self.at(tick.t, Event::Tick));
         } else {
-            let times = (0..).map(|number| first.t + number * interval).take_while(|t| *t <= self.script.end);
-            times.for_each(|t| self.at(t, Event::Tick));
+            self.interval = Some(interval);
+            self.at(first.t, Event::Tick);
         }
     }
 
@@ -172,7 +175,14 @@ impl<'a> World<'a> {
                     self.serve(granted);
                 }
             }
-            Event::Tick => self.evaluate(),
+            Event::Tick => {
+                self.evaluate();
+                // One after the other, so that a recording of years takes time and not memory.
+                let next = self.interval.map(|interval| self.now.saturating_add(interval));
+                if let Some(next) = next.filter(|next| *next <= self.script.end) {
+                    self.at(next, Event::Tick);
+                }
+            }
             Event::Leaves(ticket) => {
                 if self.waiting.remove(&ticket).is_some() {
                     let next = self.pool.cancel(ticket, now);

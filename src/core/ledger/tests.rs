@@ -35,18 +35,6 @@ fn route() -> Route {
 }
 
 #[test]
-fn a_ring_keeps_the_last_and_no_more() {
-    let mut ring = Ring::new(3);
-    let room = ring.kept.capacity();
-    for number in 0..1_000 {
-        ring.push(number);
-        assert!(ring.iter().len() <= 3 && ring.kept.capacity() == room);
-    }
-    assert_eq!(ring.iter().copied().collect::<Vec<_>>(), [997, 998, 999]);
-    assert_eq!((ring.passed(), ring.most()), (1_000, 3));
-}
-
-#[test]
 fn a_rejection_says_what_was_there_and_when_to_come_back() {
     let seen =
         Seen { ready: 4, busy: 4, slots: Some(4), waiting: 12, max_wait_ms: 500, max_length: Some(13) };

@@ -212,6 +212,7 @@ mod tests {
             ("GET /readyz", "\"ready\":true"),
             ("GET /metrics", "scoregate_config_generation 7"),
             ("GET /state", "\"generation\":7"),
+            ("GET /explain?kind=scale&last=3", "\"value\":[]"),
         ] {
             let (status, body) = admin.ask(line, "host: localhost\r\n").await;
             assert_eq!(status, 200, "{line}");
@@ -226,6 +227,9 @@ mod tests {
             ("GET /nowhere", 404, "not_found"),
             ("POST /state", 405, "method_not_allowed"),
             ("GET /reload", 405, "method_not_allowed"),
+            ("GET /explain?kind=everything", 400, "invalid"),
+            ("GET /explain?last=many", 400, "invalid"),
+            ("GET /explain?endpoint=nowhere", 404, "endpoint_not_found"),
         ] {
             let (got, body) = admin.ask(line, "host: 127.0.0.1\r\n").await;
             assert_eq!((got, &json_of(&body)["error"]["code"]), (status, &code.into()), "{line}");

@@ -2,14 +2,15 @@
 //!
 //! Where entries are kept and how they are asked for is `observe::ledger`; nothing here decides anything. Pure.
 
+mod ring;
 mod sentence;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use ring::Ring;
 
 /// One decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -218,44 +219,5 @@ impl Question {
             && same(&self.deployment, entry.deployment.as_deref())
             && self.request.as_ref().is_none_or(|asked| entry.request() == Some(asked))
             && self.kind.is_none_or(|kind| kind == entry.kind())
-    }
-}
-
-/// The last so many of a kind. Its memory is taken once.
-#[derive(Clone, Debug)]
-pub struct Ring<T> {
-    kept: VecDeque<T>,
-    most: usize,
-    passed: u64,
-}
-
-impl<T> Ring<T> {
-    /// Keeps the last `most`, which is at least one.
-    pub fn new(most: usize) -> Self {
-        Self { kept: VecDeque::with_capacity(most.max(1)), most: most.max(1), passed: 0 }
-    }
-
-    /// Takes one, for which the oldest goes when there is no room.
-    pub fn push(&mut self, one: T) {
-        if self.kept.len() == self.most {
-            self.kept.pop_front();
-        }
-        self.kept.push_back(one);
-        self.passed += 1;
-    }
-
-    /// Those that are kept, the oldest first.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &T> + ExactSizeIterator {
-        self.kept.iter()
-    }
-
-    /// How many are kept at most.
-    pub fn most(&self) -> usize {
-        self.most
-    }
-
-    /// How many there have been, those that are gone included.
-    pub fn passed(&self) -> u64 {
-        self.passed
     }
 }

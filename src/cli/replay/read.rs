@@ -101,7 +101,7 @@ fn file(path: &Path, unreadable: &mut u64) -> anyhow::Result<(f64, u64, Vec<Line
                 bail!("{} has format {format}; this scoregate reads {FORMAT}", path.display())
             }
             Ok(Line::Recording { started_unix_seconds, file, .. }) => {
-                head = Some((started_unix_seconds, file))
+                head = Some((started_unix_seconds, file));
             }
             Ok(_) if head.is_none() => break,
             Ok(line) => lines.push(line),

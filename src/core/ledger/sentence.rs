@@ -1,6 +1,8 @@
 //! The sentences of entries: for people who do not know the code, with the numbers that decided.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
+
+use serde_json::Value;
 
 use super::{Chosen, Entry, Rejection, Retry, Route, Scale, Seen, Standing, What};
 
@@ -124,9 +126,43 @@ impl Scale {
     fn write(&self, f: &mut fmt::Formatter<'_>, whose: &str) -> fmt::Result {
         let plural = if self.to == 1 { "" } else { "s" };
         if self.from == self.to {
-            return write!(f, "{whose}: {} replica{plural}, because {}", self.to, self.because);
+            write!(f, "{whose}: {} replica{plural}, because ", self.to)?;
+        } else {
+            write!(f, "{whose}: from {} to {} replica{plural}, because ", self.from, self.to)?;
         }
-        write!(f, "{whose}: from {} to {} replica{plural}, because {}", self.from, self.to, self.because)
+        f.write_str(&self.in_plain_words().unwrap_or_else(|| self.because.clone()))
+    }
+
+    /// Of a load over its target, for whoever does not know what is busy, queued and turned away; the numbers are those of the
+    /// reason. Others are plain already.
+    fn in_plain_words(&self) -> Option<String> {
+        let number = |key: &str| self.reason.get(key).and_then(Value::as_f64);
+        let busy = number("busy").filter(|_| self.reason.get("kind").is_some_and(|kind| kind == "over"))?;
+        let (slots, needed, target) = (number("slots")?, number("needed")?, number("target_percent")?);
+        let requests = |count: f64| {
+            if count == 1.0 { "1 request was".to_owned() } else { format!("{count} requests were") }
+        };
+        let mut text = format!("{} running", requests(busy));
+        if let Some(queued) = number("queued") {
+            let _ = write!(text, " and {queued} waiting");
+        }
+        let _ = match slots {
+            0.0 => write!(text, " and there was no replica"),
+            1.0 => write!(text, " for 1 slot"),
+            slots => write!(text, " for {slots} slots"),
+        };
+        if let Some(ghosts) = number("ghosts").filter(|ghosts| *ghosts >= 0.5) {
+            let _ = write!(text, ", and {ghosts:.0} had been turned away that would still run");
+        }
+        let replicas = if needed == 1.0 { "replica" } else { "replicas" };
+        let _ = write!(
+            text,
+            "; to have at most {target} % of the slots in use, {needed} {replicas} would be needed"
+        );
+        if let Some(max) = number("max").filter(|max| needed > *max) {
+            let _ = write!(text, ", of which {max} are allowed");
+        }
+        Some(text)
     }
 }
 

@@ -35,18 +35,6 @@ fn route() -> Route {
 }
 
 #[test]
-fn a_ring_keeps_the_last_and_no_more() {
-    let mut ring = Ring::new(3);
-    let room = ring.kept.capacity();
-    for number in 0..1_000 {
-        ring.push(number);
-        assert!(ring.iter().len() <= 3 && ring.kept.capacity() == room);
-    }
-    assert_eq!(ring.iter().copied().collect::<Vec<_>>(), [997, 998, 999]);
-    assert_eq!((ring.passed(), ring.most()), (1_000, 3));
-}
-
-#[test]
 fn a_rejection_says_what_was_there_and_when_to_come_back() {
     let seen =
         Seen { ready: 4, busy: 4, slots: Some(4), waiting: 12, max_wait_ms: 500, max_length: Some(13) };
@@ -93,6 +81,14 @@ fn other_decisions_have_sentences_too() {
     assert_eq!(
         entry(What::Scale(scale)).to_string(),
         "blue: from 2 to 5 replicas, because 14 requests were running or waiting for 2 slots"
+    );
+    let reason = json!({ "kind": "over", "busy": 2, "queued": 12, "ghosts": 5.2, "slots": 2, "needed": 28,
+        "target_percent": 70, "max": 5 });
+    let scale = Scale { from: 2, to: 5, because: "14 over 2".into(), reason };
+    assert_eq!(
+        entry(What::Scale(scale)).to_string(),
+        "blue: from 2 to 5 replicas, because 2 requests were running and 12 waiting for 2 slots, and 5 had been turned away \
+         that would still run; to have at most 70 % of the slots in use, 28 replicas would be needed, of which 5 are allowed"
     );
     let retry = Retry {
         request: "7f3".into(),

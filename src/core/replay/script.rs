@@ -77,8 +77,10 @@ impl Script {
         // What was said first at a time comes first: the order of the recording is kept.
         steps.sort_by_key(|(t, _)| *t);
         script.steps = steps.into_iter().map(|(_, step)| step).collect();
-        let mut starts: Vec<_> =
-            lives.values().filter_map(|life| Some((life.began, life.ready? - life.began))).collect();
+        let mut starts: Vec<_> = lives
+            .values()
+            .filter_map(|life| Some((life.began, life.ready?.saturating_sub(life.began))))
+            .collect();
         // One that was there when the recording began was not started in it.
         starts.retain(|(_, time)| *time > 0);
         starts.sort_unstable();

@@ -110,6 +110,25 @@ fn a_second_replica_is_asked_for_at_once_and_takes_as_long_as_the_recorded_one()
 }
 
 #[test]
+fn another_interval_is_followed_and_the_recorded_one_as_it_was() {
+    let block = |interval: u32| {
+        json!({
+            "request_settings": { "max_queue_wait_ms": 60_000 },
+            "scale_settings": { "type": "target_utilization", "max_instances": 2, "polling_interval": interval },
+        })
+    };
+    let waits = |interval| {
+        // The first two are known to be short, so that the next ones ask for nothing at once.
+        let mut lines = vec![request(1.1, 0.1), request(1.3, 0.1), request(2.1, 30.0), request(2.1, 0.1)];
+        lines.extend((1..40).map(|t| tick(f64::from(t) * 1.001, How::Tick, Signals::default(), (1, 1))));
+        simulate(&script(&block(interval), &lines).0, Instant::now()).wait_p99_ms
+    };
+    // Asked for at the next question, at 3.003 s or at 4 s, and ready a second later.
+    assert!((waits(1) - (4_003.0 - 2_100.0)).abs() < 1e-3, "{}", waits(1));
+    assert!((waits(2) - (5_000.0 - 2_100.0)).abs() < 1e-3, "{}", waits(2));
+}
+
+#[test]
 fn what_happened_is_counted_from_the_lines() {
     let lines = [
         request(2.0, 1.0),

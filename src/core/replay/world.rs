@@ -5,6 +5,7 @@
 //! clients that come back are not in it.
 
 mod fleet;
+mod senses;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -19,7 +20,7 @@ use crate::core::admission::{
     Admission, Ask, Limits, Outcome, Pool, ReplicaId, Tally, Tenant, TicketId, Use,
 };
 use crate::core::scale::{Decision, History, Signals, at_once, decide};
-use crate::core::settings::{DeploymentSettings, ScaleSettings};
+use crate::core::settings::DeploymentSettings;
 
 /// Something that is going to happen; of things at one time, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +66,8 @@ struct World<'a> {
     waiting: HashMap<TicketId, (usize, u64)>,
     history: History,
     desired: u32,
+    /// Between two questions, where it is not the recorded one.
+    interval: Option<u64>,
     /// What was counted since the last question on time.
     tally: Tally,
     asked_between: bool,
@@ -88,6 +91,7 @@ impl<'a> World<'a> {
             waiting: HashMap::new(),
             history: History::default(),
             desired: 0,
+            interval: None,
             tally: Tally::default(),
             asked_between: false,
             waits: Vec::new(),
@@ -101,39 +105,6 @@ impl<'a> World<'a> {
         }
         world.ticks();
         world
-    }
-
-    /// Questions come when they came, or by the interval where that is another one.
-    fn ticks(&mut self) {
-        let mut recorded = Vec::new();
-        for (index, step) in self.script.steps.iter().enumerate() {
-            match step {
-                Step::Settings(t, _) => self.at(*t, Event::Settings(index)),
-                Step::Tick(tick) if tick.how != crate::core::recording::How::AtOnce => recorded.push(tick),
-                Step::Tick(_) => {}
-            }
-        }
-        let Some(first) = recorded.first() else { return };
-        self.desired = first.from;
-        for _ in 0..first.signals.ready.min(first.from) {
-            let id = self.fleet.there_already(first.t);
-            self.admit(id);
-        }
-        let gaps = recorded.windows(2).map(|pair| pair[1].t - pair[0].t);
-        let mut gaps: Vec<u64> = gaps.collect();
-        gaps.sort_unstable();
-        let usual = gaps.get(gaps.len() / 2).copied();
-        let interval = match &self.settings.scale {
-            ScaleSettings::Utilization(rule) => nanos(rule.interval).max(1_000_000),
-            ScaleSettings::Manual { .. } => 1_000_000_000,
-        };
-        // A tenth off is what a busy machine makes of an interval.
-        if usual.is_none_or(|usual| usual.abs_diff(interval) <= interval / 10) {
-            recorded.iter().for_each(|tick| self.at(tick.t, Event::Tick));
-        } else {
-            let times = (0..).map(|number| first.t + number * interval).take_while(|t| *t <= self.script.end);
-            times.for_each(|t| self.at(t, Event::Tick));
-        }
     }
 
     fn at(&mut self, at: u64, event: Event) {
@@ -172,7 +143,14 @@ impl<'a> World<'a> {
                     self.serve(granted);
                 }
             }
-            Event::Tick => self.evaluate(),
+            Event::Tick => {
+                self.evaluate();
+                // One after the other, so that a recording of years takes time and not memory.
+                let next = self.interval.map(|interval| self.now.saturating_add(interval));
+                if let Some(next) = next.filter(|next| *next <= self.script.end) {
+                    self.at(next, Event::Tick);
+                }
+            }
             Event::Leaves(ticket) => {
                 if self.waiting.remove(&ticket).is_some() {
                     let next = self.pool.cancel(ticket, now);
@@ -265,46 +243,6 @@ impl<'a> World<'a> {
         self.settle();
     }
 
-    /// What a scaler sees now; the counts are since the last question on time.
-    fn look(&mut self) -> Signals {
-        let new = self.pool.take_tally(self.instant(self.now));
-        add(&mut self.tally, &new);
-        let (load, tally) = (self.pool.load(), &self.tally);
-        let ready = load.ready.min(self.desired);
-        let mean =
-            |sum: f64, now: u32| if tally.seconds > 0.0 { sum / tally.seconds } else { f64::from(now) };
-        let (min, max) = match &self.settings.scale {
-            ScaleSettings::Manual { replicas } => (*replicas, *replicas),
-            ScaleSettings::Utilization(rule) => (rule.min, rule.max),
-        };
-        Signals {
-            t: seconds(self.now),
-            dt: tally.seconds,
-            ready,
-            starting: self.desired - ready,
-            draining: load.draining,
-            target: self.desired,
-            inflight: load.busy,
-            inflight_draining: load.busy_draining,
-            queue: load.queued,
-            inflight_avg: mean(tally.busy_time, load.busy),
-            queue_avg: mean(tally.queued_time, load.queued),
-            peak: tally.peak,
-            arrivals: tally.arrivals,
-            admitted: 0,
-            completed: tally.completed,
-            rejected: tally.rejected,
-            service_sum: tally.service_sum,
-            cold_n: 0,
-            cold_sum: 0.0,
-            c: self.settings.request.slots.map_or(0, std::num::NonZeroU32::get),
-            min,
-            max,
-            queue_wait: self.settings.request.max_queue_wait.as_secs_f64(),
-            projected_wait: None,
-        }
-    }
-
     /// Starts, takes back, drains and ends replicas until there are as many as are asked for.
     fn settle(&mut self) {
         for order in self.fleet.settle(self.desired, self.now, |id| self.pool.busy(ReplicaId(id))) {
@@ -340,17 +278,4 @@ fn limits(settings: &DeploymentSettings) -> Limits {
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn add(sum: &mut Tally, next: &Tally) {
-    sum.at = next.at;
-    sum.seconds += next.seconds;
-    sum.arrivals += next.arrivals;
-    sum.rejected += next.rejected;
-    sum.completed += next.completed;
-    sum.service_sum += next.service_sum;
-    sum.busy_time += next.busy_time;
-    sum.busy_draining_time += next.busy_draining_time;
-    sum.queued_time += next.queued_time;
-    sum.peak = sum.peak.max(next.peak);
 }

@@ -1,5 +1,6 @@
 //! The data plane: what a request passes through, from accept to the last byte of the answer.
 
+pub mod ask;
 pub mod body;
 pub mod cork;
 pub mod cors;

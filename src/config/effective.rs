@@ -8,11 +8,12 @@ use super::field::{At, Entries, Field};
 use super::secret::SecretRef;
 use super::units::{FilePath, Int, Listener, LogTarget, PortRange, ReplicaUrl, RoutePath, Share};
 use super::{check, file};
+use crate::core::admission::Class;
 use crate::core::identity::{JwtAlgorithm, JwtKey, JwtKeys, JwtSettings};
 use crate::core::settings::{
-    AccessLogTarget, AuthMode, AuthSettings, CorsSettings, DeploymentKind, DeploymentSettings,
-    EndpointSettings, Key, ListenSettings, ProbeSettings, ProcessSettings, Profile, ProviderSettings,
-    ReplicaRoutes, RequestSettings, ScaleSettings, Settings,
+    AccessLogTarget, AuthMode, AuthSettings, ClassHeader, ClassSettings, CorsSettings, DeploymentKind,
+    DeploymentSettings, EndpointSettings, Key, ListenSettings, ProbeSettings, ProcessSettings, Profile,
+    ProviderSettings, ReplicaRoutes, RequestSettings, ScaleSettings, Settings,
 };
 
 /// The settings as YAML, every default filled in. Secrets appear as references or as `***`, which is not
@@ -89,10 +90,30 @@ fn endpoint(settings: &EndpointSettings) -> file::Endpoint {
         jwt: jwt.as_ref().map(token_rules).into(),
         cors: settings.cors.as_ref().map(cors).into(),
         scoring_route: settings.scoring_route.clone().map(RoutePath).into(),
+        classes: classes(&settings.classes).into(),
         server_timing: settings.server_timing.into(),
         traffic: Entries(shares.collect()).into(),
         default: settings.default_deployment.and_then(|index| names().nth(index)).into(),
         deployments: list(settings.deployments.iter().map(|settings| deployment(settings))),
+    }
+}
+
+fn classes(settings: &ClassSettings) -> file::Classes {
+    let class = |class: Class| match class {
+        Class::Critical => file::Class::Critical,
+        Class::Default => file::Class::Default,
+        Class::Sheddable => file::Class::Sheddable,
+    };
+    let callers = settings.callers.iter().map(|(name, of)| (at(name.clone()), class(*of).into()));
+    file::Classes {
+        callers: Entries(callers.collect()).into(),
+        swagger: settings.swagger.map(class).into(),
+        header: match settings.header {
+            ClassHeader::Ignore => file::ClassHeader::Ignore,
+            ClassHeader::Lower => file::ClassHeader::Lower,
+            ClassHeader::Trust => file::ClassHeader::Trust,
+        }
+        .into(),
     }
 }
 
@@ -209,6 +230,12 @@ fn request(request: &RequestSettings) -> file::RequestSettings {
         max_queue_wait_ms: millis(request.max_queue_wait),
         max_queue_length: request.max_queue_length.map(|length| Int::clamped(length.into())).into(),
         max_body_bytes: int(request.max_body_bytes),
+        queue_order: match request.newest_first {
+            false => file::QueueOrder::Fifo,
+            true => file::QueueOrder::NewestFirst,
+        }
+        .into(),
+        fair_share: request.fair_share.into(),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::control::board::Board;
 use crate::control::jwks;
 use crate::control::registry::{Message, Registrar, Registry};
 use crate::control::scaler::{Machinery, Scaler};
-use crate::core::admission::Limits;
+use crate::core::admission::{Limits, Queueing};
 use crate::core::route::Routes;
 use crate::core::settings::{DeploymentSettings, EndpointSettings, Name, RequestSettings, Settings};
 use crate::data::gate::Gate;
@@ -279,6 +279,7 @@ impl Configurator {
             Live { settings: sender, gate }
         });
         live.gate.set_limits(limits(&settings.request));
+        live.gate.set_queueing(queueing(&settings.request));
         live.settings.send_if_modified(|present| {
             let changed = present != settings;
             if changed {
@@ -297,6 +298,11 @@ impl Configurator {
             metrics: self.metrics.deployment(Some(endpoint), Some(&settings.name)),
         }
     }
+}
+
+fn queueing(request: &RequestSettings) -> Queueing {
+    let RequestSettings { max_queue_wait, newest_first, fair_share, .. } = *request;
+    Queueing { max_wait: max_queue_wait, newest_first, fair_share }
 }
 
 fn limits(request: &RequestSettings) -> Limits {

@@ -16,9 +16,10 @@ use hyper::body::Incoming;
 use crate::core::admission::Ask;
 use crate::core::route::{Call, Route};
 use crate::core::settings::{EndpointSettings, Profile, RequestSettings};
+use crate::data::ask::Asking;
 use crate::data::body::{AnswerBody, RequestBody, Terms, Upload};
 use crate::data::cors;
-use crate::data::gate::{Acquire, Permit, Refusal};
+use crate::data::gate::{Acquire, Permit};
 use crate::data::head::{self, Forwarding, Ids, Known, Survey};
 use crate::data::peer::Peer;
 use crate::data::record::OpenRecord;
@@ -135,6 +136,7 @@ impl Path<'_> {
         }
         self.identify(request.headers())?;
         let deployment = self.choose(request.headers())?;
+        let ask = self.ask(request.headers(), &deployment)?;
         let limit = deployment.settings.request.max_body_bytes;
         if request.body().size_hint().lower() > limit {
             return Err(Reject::BodyTooLarge { limit });
@@ -143,7 +145,7 @@ impl Path<'_> {
         self.address(&mut request, &deployment);
         // A drain's deadline frees whoever still waits, with an answer instead of a cut connection.
         let over = Rc::clone(&self.worker.drain_over);
-        let forward = std::pin::pin!(self.forward(&deployment, request));
+        let forward = std::pin::pin!(self.forward(&deployment, request, ask));
         let answer = over.or(forward).await.unwrap_or(Err(Reject::Draining))?;
         Ok(Outcome::Model(answer, Arc::clone(&deployment)))
     }
@@ -185,6 +187,20 @@ impl Path<'_> {
         Ok(Arc::clone(deployment))
     }
 
+    /// What the request asks the gate for.
+    fn ask(&mut self, headers: &HeaderMap, deployment: &Deployment) -> Result<Ask, Reject> {
+        let fields = self.record.fields();
+        let asking = Asking {
+            arrived: fields.started,
+            headers,
+            survey: self.survey,
+            identity: fields.identity.as_ref(),
+            call: self.call,
+            ids: self.ids.as_ref(),
+        };
+        asking.ask(&self.endpoint.settings.classes, deployment.settings.request.fair_share)
+    }
+
     /// Makes of the request what the model is to see, but for the Host header.
     fn address(&self, request: &mut Outgoing, deployment: &Deployment) {
         let uri = request.uri();
@@ -206,12 +222,17 @@ impl Path<'_> {
 
     /// Waits for a slot, sends, waits for the head of the answer. A replica that cannot be reached is suspended, and the
     /// request waits for another one with its old place in the queue.
-    async fn forward(&mut self, deployment: &Deployment, mut request: Outgoing) -> Result<Answer, Reject> {
+    async fn forward(
+        &mut self,
+        deployment: &Deployment,
+        mut request: Outgoing,
+        ask: Ask,
+    ) -> Result<Answer, Reject> {
         let limits = &deployment.settings.request;
         let asked = Instant::now();
         let fields = self.record.fields();
         fields.route_time = asked.saturating_duration_since(fields.started);
-        let mut acquire = deployment.gate.acquire(asked, limits.max_queue_wait, Ask::default());
+        let mut acquire = deployment.gate.acquire(asked, limits.max_queue_wait, ask);
         loop {
             let (permit, admitted) = self.admit(acquire, request.body_mut(), deployment, asked).await?;
             let target = Arc::clone(permit.target());
@@ -257,15 +278,7 @@ impl Path<'_> {
         fields.queue_time = waited;
         match granted {
             Ok(Ok(permit)) => Ok((permit, now)),
-            Ok(Err(Refusal::QueueFull)) => {
-                Err(Reject::QueueFull { limit: limits.max_queue_length.unwrap_or(u32::MAX) })
-            }
-            Ok(Err(Refusal::WaitedTooLong)) => {
-                Err(Reject::QueueTimeout { waited, limit: limits.max_queue_wait })
-            }
-            Ok(Err(Refusal::NoReadyReplica)) => {
-                Err(Reject::NoReadyReplica { waited, limit: limits.max_queue_wait })
-            }
+            Ok(Err(refusal)) => Err(Reject::refused(refusal, waited, limits)),
             Err(upload) => Err(upload_failure(upload, limits).unwrap_or(Reject::ClientGone)),
         }
     }

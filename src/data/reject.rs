@@ -5,12 +5,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
+use crate::core::admission::{Retry, Why};
 use crate::core::identity::AuthError;
-use crate::core::settings::Profile;
+use crate::core::settings::{Profile, RequestSettings};
+use crate::data::gate::Refusal;
+
+/// `Retry-After` in milliseconds, as Azure's and OpenAI's clients read it before the other one.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// Why the router answers instead of the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +36,13 @@ pub enum Reject {
     },
     /// The client left before the request was complete. Nobody sees this answer; it is for log and metrics.
     ClientGone,
+    /// The answer would come after the request's deadline, or the deadline has passed.
+    DeadlineUnmeetable {
+        /// Time in the queue.
+        waited: Duration,
+        /// When to come back.
+        retry: Retry,
+    },
     /// The body did not arrive within the request timeout.
     ClientTooSlow {
         /// `request_timeout_ms`.
@@ -61,6 +73,8 @@ pub enum Reject {
         waited: Duration,
         /// `max_queue_wait_ms`.
         limit: Duration,
+        /// When to come back.
+        retry: Retry,
     },
     /// No deployment has a share of the traffic.
     NoTraffic {
@@ -71,6 +85,8 @@ pub enum Reject {
     QueueFull {
         /// `max_queue_length`.
         limit: u32,
+        /// When to come back.
+        retry: Retry,
     },
     /// All replicas were busy for the longest wait.
     QueueTimeout {
@@ -78,6 +94,16 @@ pub enum Reject {
         waited: Duration,
         /// `max_queue_wait_ms`.
         limit: Duration,
+        /// When to come back.
+        retry: Retry,
+    },
+    /// Turned away for others: a more important request had no place in the full queue, or the queue does not drain and
+    /// the newest requests are served first.
+    Shed {
+        /// Time in the queue.
+        waited: Duration,
+        /// When to come back.
+        retry: Retry,
     },
     /// The header names a deployment that is not there.
     UnknownDeployment {
@@ -89,6 +115,18 @@ pub enum Reject {
 }
 
 impl Reject {
+    /// What a refusal of the gate is to the client, after a wait and under these limits.
+    pub fn refused(Refusal { why, retry }: Refusal, waited: Duration, limits: &RequestSettings) -> Self {
+        let limit = limits.max_queue_wait;
+        match why {
+            Why::QueueFull => Self::QueueFull { limit: limits.max_queue_length.unwrap_or(u32::MAX), retry },
+            Why::TooLate => Self::DeadlineUnmeetable { waited, retry },
+            Why::GaveWay | Why::TooOld => Self::Shed { waited, retry },
+            Why::WaitedTooLong => Self::QueueTimeout { waited, limit, retry },
+            Why::NoReadyReplica => Self::NoReadyReplica { waited, limit, retry },
+        }
+    }
+
     /// The code in the body, in metrics and in the access log.
     pub fn code(&self) -> &'static str {
         match self {
@@ -99,6 +137,7 @@ impl Reject {
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::ClientGone => "client_gone",
             Self::ClientTooSlow { .. } => "client_too_slow",
+            Self::DeadlineUnmeetable { .. } => "deadline_unmeetable",
             Self::Draining => "draining",
             Self::HeaderTooLong { .. } => "header_too_long",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
@@ -108,6 +147,7 @@ impl Reject {
             Self::NoTraffic { .. } => "no_traffic",
             Self::QueueFull { .. } => "queue_full",
             Self::QueueTimeout { .. } => "queue_timeout",
+            Self::Shed { .. } => "shed",
             Self::UnknownDeployment { .. } => "unknown_deployment",
             Self::UnknownRoute => "unknown_route",
         }
@@ -131,23 +171,34 @@ impl Reject {
             Self::ModelBroke => StatusCode::BAD_GATEWAY,
             Self::ModelTimeout { .. } if managed => StatusCode::REQUEST_TIMEOUT,
             Self::ModelTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
-            Self::QueueFull { .. } | Self::QueueTimeout { .. } if managed => StatusCode::TOO_MANY_REQUESTS,
-            Self::NoReadyReplica { .. } | Self::QueueFull { .. } | Self::QueueTimeout { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
+            Self::DeadlineUnmeetable { .. }
+            | Self::QueueFull { .. }
+            | Self::QueueTimeout { .. }
+            | Self::Shed { .. }
+                if managed =>
+            {
+                StatusCode::TOO_MANY_REQUESTS
             }
+            Self::DeadlineUnmeetable { .. }
+            | Self::NoReadyReplica { .. }
+            | Self::QueueFull { .. }
+            | Self::QueueTimeout { .. }
+            | Self::Shed { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoTraffic { .. } | Self::UnknownDeployment { .. } | Self::UnknownRoute => {
                 StatusCode::NOT_FOUND
             }
         }
     }
 
-    /// When coming back makes sense, in whole seconds.
-    fn retry_after(&self) -> Option<u64> {
+    /// When coming back makes sense.
+    fn retry(&self) -> Option<Retry> {
         match self {
-            Self::Draining
-            | Self::NoReadyReplica { .. }
-            | Self::QueueFull { .. }
-            | Self::QueueTimeout { .. } => Some(1),
+            Self::Draining => Some(Retry::UNKNOWN),
+            Self::DeadlineUnmeetable { retry, .. }
+            | Self::NoReadyReplica { retry, .. }
+            | Self::QueueFull { retry, .. }
+            | Self::QueueTimeout { retry, .. }
+            | Self::Shed { retry, .. } => Some(*retry),
             _ => None,
         }
     }
@@ -162,6 +213,9 @@ impl Reject {
             Self::ClientTooSlow { limit } => {
                 format!("the request body did not arrive within {} ms", limit.as_millis())
             }
+            Self::DeadlineUnmeetable { .. } => {
+                "the request cannot be answered before its deadline; it was not sent to the model".to_owned()
+            }
             Self::Draining => "the router is shutting down; send the request again".to_owned(),
             Self::HeaderTooLong { header } => format!("{header} must not exceed 100 characters"),
             Self::MethodNotAllowed { allow } => format!("the method is not allowed here; allowed: {allow}"),
@@ -169,7 +223,7 @@ impl Reject {
             Self::ModelTimeout { limit } => {
                 format!("the model did not answer within {} ms", limit.as_millis())
             }
-            Self::NoReadyReplica { waited, limit } => format!(
+            Self::NoReadyReplica { waited, limit, .. } => format!(
                 "no replica was ready; waited {} ms of at most {} ms",
                 waited.as_millis(),
                 limit.as_millis()
@@ -178,14 +232,17 @@ impl Reject {
                 "no deployment takes traffic; name one in the azureml-model-deployment header: {}",
                 known.join(", ")
             ),
-            Self::QueueFull { limit } => {
+            Self::QueueFull { limit, .. } => {
                 format!("all replicas are busy and the queue holds {limit} requests, its limit")
             }
-            Self::QueueTimeout { waited, limit } => format!(
+            Self::QueueTimeout { waited, limit, .. } => format!(
                 "all replicas were busy; waited {} ms of at most {} ms",
                 waited.as_millis(),
                 limit.as_millis()
             ),
+            Self::Shed { .. } => {
+                "all replicas are busy, and this request gave way to others; send it again later".to_owned()
+            }
             Self::UnknownDeployment { known } => {
                 format!("no such deployment at this endpoint; there are: {}", known.join(", "))
             }
@@ -204,11 +261,14 @@ impl Reject {
             Self::ClientTooSlow { limit } | Self::ModelTimeout { limit } => {
                 json!({"setting": "request_timeout_ms", "limit": ms(limit)})
             }
-            Self::NoReadyReplica { waited, limit } | Self::QueueTimeout { waited, limit } => {
+            Self::DeadlineUnmeetable { waited, .. } | Self::Shed { waited, .. } => {
+                json!({"waited_ms": ms(waited)})
+            }
+            Self::NoReadyReplica { waited, limit, .. } | Self::QueueTimeout { waited, limit, .. } => {
                 json!({"setting": "max_queue_wait_ms", "limit": ms(limit), "waited_ms": ms(waited)})
             }
             Self::NoTraffic { known } | Self::UnknownDeployment { known } => json!({"deployments": known}),
-            Self::QueueFull { limit } => {
+            Self::QueueFull { limit, .. } => {
                 json!({"setting": "max_queue_length", "limit": limit, "waited_ms": 0})
             }
             Self::Auth(_)
@@ -230,12 +290,17 @@ impl Reject {
         if let (Value::Object(error), Value::Object(details)) = (&mut error, details) {
             error.extend(details);
         }
+        let retry = self.retry();
+        if let Some(retry) = retry {
+            error["retry_after_ms"] = milliseconds(retry).into();
+        }
         let mut response = Response::new(Bytes::from(json!({ "error": error }).to_string()));
         *response.status_mut() = self.status(profile);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(seconds) = self.retry_after() {
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        if let Some(retry) = retry {
+            headers.insert(RETRY_AFTER, HeaderValue::from(retry.seconds));
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from(milliseconds(retry)));
         }
         match self {
             Self::Auth(error) if *error != AuthError::Forbidden => {
@@ -250,12 +315,18 @@ impl Reject {
     }
 }
 
+/// Rounded up, as nobody should come too early.
+fn milliseconds(retry: Retry) -> u64 {
+    u64::try_from(retry.wait.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn every_reject() -> Vec<Reject> {
         let ms = Duration::from_millis(500);
+        let retry = Retry { wait: Duration::from_micros(2_300_100), seconds: 3 };
         vec![
             Reject::Auth(AuthError::Missing),
             Reject::Auth(AuthError::Forbidden),
@@ -269,9 +340,11 @@ mod tests {
             Reject::ClientGone,
             Reject::BodyTooLarge { limit: 10 },
             Reject::ClientTooSlow { limit: ms },
-            Reject::QueueFull { limit: 3 },
-            Reject::QueueTimeout { waited: ms, limit: ms },
-            Reject::NoReadyReplica { waited: ms, limit: ms },
+            Reject::QueueFull { limit: 3, retry },
+            Reject::QueueTimeout { waited: ms, limit: ms, retry },
+            Reject::DeadlineUnmeetable { waited: ms, retry },
+            Reject::Shed { waited: ms, retry },
+            Reject::NoReadyReplica { waited: ms, limit: ms, retry },
             Reject::ModelTimeout { limit: ms },
             Reject::ModelBroke,
             Reject::Draining,
@@ -287,7 +360,10 @@ mod tests {
                 reject.code(),
                 reject.status(Profile::Aks).as_u16(),
                 reject.status(Profile::Managed).as_u16(),
-                reject.retry_after().map_or_else(|| "–".to_owned(), |s| format!("{s} s")),
+                match reject {
+                    Reject::Draining => "1 s",
+                    _ => reject.retry().map_or("–", |_| "true"),
+                },
             );
             assert!(page.contains(&row), "docs/status-codes.md lacks the row\n{row}");
             assert_eq!(reject.status(Profile::Aks), reject.status(Profile::AksV1));
@@ -302,6 +378,22 @@ mod tests {
             let body: Value = serde_json::from_slice(reject.response(Profile::Aks).body()).unwrap();
             assert_eq!(body["error"]["code"], reject.code());
             assert!(body["error"]["message"].as_str().is_some_and(|m| m.len() > 10));
+        }
+    }
+
+    #[test]
+    fn when_to_come_back_is_told_in_seconds_and_in_milliseconds() {
+        for reject in every_reject() {
+            let response = reject.response(Profile::Managed);
+            let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap());
+            let body: Value = serde_json::from_slice(response.body()).unwrap();
+            let told =
+                (header("retry-after"), header("retry-after-ms"), body["error"]["retry_after_ms"].as_u64());
+            match reject.retry() {
+                None => assert_eq!(told, (None, None, None), "{reject:?}"),
+                Some(Retry::UNKNOWN) => assert_eq!(told, (Some("1"), Some("1000"), Some(1_000))),
+                Some(_) => assert_eq!(told, (Some("3"), Some("2301"), Some(2_301))),
+            }
         }
     }
 }

@@ -48,7 +48,9 @@ pub struct Tally {
     pub seconds: f64,
     /// Requests that asked for a slot.
     pub arrivals: u64,
-    /// Of those, the ones that were refused or waited too long.
+    /// Slots that were given, also to those who waited and have not claimed theirs yet, and to second copies.
+    pub admitted: u64,
+    /// Of the arrivals, the ones that were refused or waited too long.
     pub rejected: u64,
     /// Uses of slots that ended.
     pub completed: u64,
@@ -73,14 +75,15 @@ impl Tally {
         self.at.is_some_and(|at| now <= at)
     }
 
-    /// What was held until now, as it was since the last event.
-    pub(super) fn pass(&mut self, now: Instant, held: &Load) {
+    /// What was held until now, as it was since the last event. Returns how long that was, in seconds.
+    pub(super) fn pass(&mut self, now: Instant, held: &Load) -> f64 {
         let seconds = self.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
         self.at = Some(now);
         self.seconds += seconds;
         self.busy_time += seconds * f64::from(held.busy);
         self.busy_draining_time += seconds * f64::from(held.busy_draining);
         self.queued_time += seconds * f64::from(held.queued);
+        seconds
     }
 
     pub(super) fn note(&mut self, used: &Use) {

@@ -120,7 +120,7 @@ fn the_end_of_a_wait_races_a_release() {
             let gate = Arc::clone(&gate);
             move || match poll_once(&mut gate.acquire(Instant::now(), Duration::ZERO, Ask::default())) {
                 Poll::Ready(Ok(permit)) => drop(permit),
-                Poll::Ready(Err(refusal)) => assert_eq!(refusal, Refusal::WaitedTooLong),
+                Poll::Ready(Err(refusal)) => assert_eq!(refusal.why, Why::WaitedTooLong),
                 Poll::Pending => panic!("it waits although it may not"),
             }
         });

@@ -123,7 +123,7 @@ async fn the_longest_wait_is_kept_to_the_millisecond() {
     let gate = gate(1, 1);
     let _permit = held(&gate);
     let start = tokio::time::Instant::now();
-    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err(), Refusal::WaitedTooLong);
+    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err().why, Why::WaitedTooLong);
     let waited = tokio::time::Instant::now() - start;
     assert!(waited >= WAIT && waited <= WAIT + Duration::from_millis(1), "{waited:?}");
     assert_eq!(gate.load().queued, 0);
@@ -135,19 +135,19 @@ async fn the_wait_counts_from_the_given_moment() {
     let _permit = held(&gate);
     let arrived = now();
     tokio::time::advance(Duration::from_millis(400)).await;
-    assert_eq!(gate.acquire(arrived, WAIT, Ask::default()).await.unwrap_err(), Refusal::WaitedTooLong);
+    assert_eq!(gate.acquire(arrived, WAIT, Ask::default()).await.unwrap_err().why, Why::WaitedTooLong);
     assert!(now() - arrived < WAIT + Duration::from_millis(2));
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_replica_the_refusal_says_so() {
     let gate = gate(1, 0);
-    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err(), Refusal::NoReadyReplica);
+    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err().why, Why::NoReadyReplica);
     gate.admit(&target(1));
     let _permit = held(&gate);
     let waits = Waiter::new(&gate, WAIT);
     gate.drain(ReplicaId(1));
-    assert_eq!(waits.acquire.await.unwrap_err(), Refusal::NoReadyReplica, "what counts is the end");
+    assert_eq!(waits.acquire.await.unwrap_err().why, Why::NoReadyReplica, "what counts is the end");
     assert_eq!(gate.load().queued, 0);
 }
 
@@ -159,7 +159,7 @@ fn no_wait_is_refused_at_once_without_a_timer() {
     let mut acquire = gate.acquire(Instant::now(), Duration::ZERO, Ask::default());
     let mut cx = Context::from_waker(Waker::noop());
     let answer = Pin::new(&mut acquire).poll(&mut cx);
-    assert!(matches!(answer, Poll::Ready(Err(Refusal::WaitedTooLong))), "{answer:?}");
+    assert!(matches!(answer, Poll::Ready(Err(Refusal { why: Why::WaitedTooLong, .. }))), "{answer:?}");
     drop(permit);
     assert_empty(&gate);
 }
@@ -170,9 +170,9 @@ async fn the_queue_is_bounded() {
     gate.set_limits(limits(1, Some(1)));
     let _permit = held(&gate);
     let waits = Waiter::new(&gate, WAIT);
-    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err(), Refusal::QueueFull);
+    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err().why, Why::QueueFull);
     drop(waits);
-    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err(), Refusal::WaitedTooLong);
+    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err().why, Why::WaitedTooLong);
 }
 
 #[tokio::test(start_paused = true)]
@@ -375,7 +375,7 @@ async fn a_suspect_is_reported_and_the_request_keeps_its_place_and_its_wait() {
     assert!(later.poll().is_pending());
 
     let last = alive.suspect();
-    assert_eq!(last.await.unwrap_err(), Refusal::NoReadyReplica);
+    assert_eq!(last.await.unwrap_err().why, Why::NoReadyReplica);
     let waited = now() - start;
     assert!(
         waited >= WAIT && waited <= WAIT + Duration::from_millis(1),

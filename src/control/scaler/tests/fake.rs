@@ -196,6 +196,8 @@ pub(super) fn settings(min: u32) -> DeploymentSettings {
             max_queue_wait: Duration::from_secs(10),
             max_queue_length: None,
             max_body_bytes: 1,
+            newest_first: false,
+            fair_share: false,
         },
         scale: ScaleSettings::Utilization(UtilizationScale {
             min,

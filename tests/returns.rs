@@ -117,6 +117,8 @@ impl World {
 
     fn ready(&mut self, replica: ReplicaId) {
         let granted = self.pool.admit_replica(replica, self.moment(self.now));
+        let starting = self.pool.expected().iter().skip(1).copied().collect();
+        self.pool.expect(starting);
         granted.into_iter().for_each(|ticket| self.granted(ticket));
     }
 

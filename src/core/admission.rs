@@ -10,21 +10,21 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use overload::Overload;
-use pace::Pace;
 use promise::Promises;
 use queue::{Queue, Waiter};
+use rate::Rate;
 use slots::{Phase, Slots};
 
 pub use ask::{Ask, Class, Tenant};
 pub use promise::Retry;
-pub use refuse::{Outlook, Why};
+pub use refuse::{Denial, Outlook};
 pub use tally::{Outcome, Tally, Use};
 
 mod ask;
 mod overload;
-mod pace;
 mod promise;
 mod queue;
+mod rate;
 mod refuse;
 mod shares;
 mod slots;
@@ -84,7 +84,7 @@ pub enum Admission {
     /// It waits; [`Pool::claim`] turns the ticket into a permit once it is granted.
     Queued(TicketId),
     /// It may not wait. [`Pool::promise`] says when it may come back.
-    Refused(TicketId, Why),
+    Refused(TicketId, Denial),
 }
 
 /// A slot that was handed to one that waited, who has not claimed it yet.
@@ -104,7 +104,7 @@ pub struct Pool {
     /// Tickets that hold a slot and were not claimed yet; only on replicas that admit requests.
     granted: BTreeMap<TicketId, Grant>,
     /// Tickets that were turned away while they waited, and do not know it yet.
-    turned_away: BTreeMap<TicketId, Why>,
+    turned_away: BTreeMap<TicketId, Denial>,
     /// Those of them that nobody was told of yet.
     untold: Vec<TicketId>,
     permits: usize,
@@ -113,7 +113,7 @@ pub struct Pool {
     /// That the projected wait is too long was said since the last look at the tally.
     called_for_wait: bool,
     tally: Tally,
-    pace: Pace,
+    rate: Rate,
     overload: Overload,
     promises: Promises,
 }
@@ -134,7 +134,7 @@ impl Pool {
             calls_control: false,
             called_for_wait: false,
             tally: Tally::default(),
-            pace: Pace::default(),
+            rate: Rate::default(),
             overload: Overload::default(),
             promises: Promises::default(),
         }
@@ -147,7 +147,7 @@ impl Pool {
         self.tally.arrivals += 1;
         let (ticket, returns) = self.place(ask, now);
         if ask.deadline.is_some_and(|deadline| deadline <= now) {
-            return self.refuse(ticket, Why::TooLate);
+            return self.refuse(ticket, Denial::TooLate);
         }
         // While somebody waits no slot is free, and nobody may overtake.
         let slot = if self.waiting.is_empty() { self.slots.take() } else { None };
@@ -193,7 +193,7 @@ impl Pool {
     pub fn release(&mut self, replica: ReplicaId, used: &Use) -> Option<TicketId> {
         self.pass(used.until);
         self.tally.note(used);
-        self.pace.used(used.time());
+        self.rate.used(used.time());
         self.waiting.settle(used);
         self.permits -= 1;
         let next = self.free(replica, used.until);
@@ -240,7 +240,6 @@ impl Pool {
         self.slots.open(replica);
         let after = self.slots.load().slots;
         if after > before {
-            self.pace.came();
             self.promises.keep(f64::from(after.unwrap_or(0) - before.unwrap_or(0)));
         }
         self.hand_out(now)
@@ -306,7 +305,7 @@ impl Pool {
         let load = self.load();
         let seconds = self.tally.pass(now, &load);
         if load.queued > 0 {
-            self.pace.backlogged(seconds, load.slots);
+            self.rate.backlogged(seconds, load.slots);
         }
     }
 
@@ -339,7 +338,7 @@ impl Pool {
             && self.slots.may_pass_on(replica)
             && let Some(ticket) = self.grant_next(replica, now)
         {
-            self.pace.handed_over();
+            self.rate.handed_over();
             return Some(ticket);
         }
         self.slots.give_back(replica);
@@ -365,7 +364,7 @@ impl Pool {
     /// A slot that was taken on this replica goes to the ticket whose turn it is.
     fn grant_next(&mut self, replica: ReplicaId, now: Instant) -> Option<TicketId> {
         let (ticket, waiter) = self.next(now)?;
-        self.waiting.charge(&waiter.ask, self.pace.service());
+        self.waiting.charge(&waiter.ask, self.rate.service());
         self.granted.insert(ticket, Grant { replica, waiter });
         self.tally.admitted += 1;
         Some(ticket)

@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::core::admission::{
-    Ask, Limits, Load, Outlook, Pool, Queueing, ReplicaId, Retry, Tally, TicketId, Why,
+    Ask, Denial, Limits, Load, Outlook, Pool, Queueing, ReplicaId, Retry, Tally, TicketId,
 };
 use crate::core::settings::Authority;
 use crate::data::gate::deadline::Deadline;
@@ -38,11 +38,11 @@ pub struct Target {
     pub host: http::HeaderValue,
 }
 
-/// Why there is no permit.
+/// Denial there is no permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The reason.
-    pub why: Why,
+    pub why: Denial,
     /// When to come back.
     pub retry: Retry,
 }
@@ -92,9 +92,14 @@ impl Gate {
     }
 
     /// When replicas that start now are expected to be ready, instead of what was told before: for projected waits and
-    /// for `Retry-After`. The first is struck out when a replica is admitted.
+    /// for `Retry-After`. To be told anew when one of them is ready.
     pub fn expect(&self, moments: Vec<Instant>) {
         self.lock().pool.expect(moments);
+    }
+
+    /// What [`Self::expect`] was told last, in order.
+    pub fn expected(&self) -> Vec<Instant> {
+        self.lock().pool.expected().to_vec()
     }
 
     /// What a newcomer has to expect.

@@ -9,7 +9,7 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICAT
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::core::admission::{Retry, Why};
+use crate::core::admission::{Denial, Retry};
 use crate::core::identity::AuthError;
 use crate::core::settings::{Profile, RequestSettings};
 use crate::data::gate::Refusal;
@@ -17,7 +17,7 @@ use crate::data::gate::Refusal;
 /// `Retry-After` in milliseconds, as Azure's and OpenAI's clients read it before the other one.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
-/// Why the router answers instead of the model.
+/// Denial the router answers instead of the model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reject {
     /// The head is not one that can be passed on.
@@ -119,11 +119,13 @@ impl Reject {
     pub fn refused(Refusal { why, retry }: Refusal, waited: Duration, limits: &RequestSettings) -> Self {
         let limit = limits.max_queue_wait;
         match why {
-            Why::QueueFull => Self::QueueFull { limit: limits.max_queue_length.unwrap_or(u32::MAX), retry },
-            Why::TooLate => Self::DeadlineUnmeetable { waited, retry },
-            Why::GaveWay | Why::TooOld => Self::Shed { waited, retry },
-            Why::WaitedTooLong => Self::QueueTimeout { waited, limit, retry },
-            Why::NoReadyReplica => Self::NoReadyReplica { waited, limit, retry },
+            Denial::QueueFull => {
+                Self::QueueFull { limit: limits.max_queue_length.unwrap_or(u32::MAX), retry }
+            }
+            Denial::TooLate => Self::DeadlineUnmeetable { waited, retry },
+            Denial::GaveWay | Denial::TooOld => Self::Shed { waited, retry },
+            Denial::WaitedTooLong => Self::QueueTimeout { waited, limit, retry },
+            Denial::NoReadyReplica => Self::NoReadyReplica { waited, limit, retry },
         }
     }
 

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::core::admission::pace::Capacity;
 use crate::core::admission::queue::Waiter;
+use crate::core::admission::rate::Capacity;
 use crate::core::admission::{Admission, Ask, Pool, Retry, TicketId};
 
-/// Why there is no slot.
+/// Denial there is no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum Denial {
     /// The queue is as long as it may be.
     QueueFull,
     /// Its deadline has passed, or would before there were an answer.
@@ -41,7 +41,12 @@ pub struct Outlook {
 impl Pool {
     /// Moments at which replicas that start now are expected to be ready, instead of those told before.
     pub fn expect(&mut self, moments: Vec<Instant>) {
-        self.pace.expect(moments);
+        self.rate.expect(moments);
+    }
+
+    /// What [`Pool::expect`] was told last, in order.
+    pub fn expected(&self) -> &[Instant] {
+        self.rate.expected()
     }
 
     /// What somebody who comes now has to expect.
@@ -49,16 +54,16 @@ impl Pool {
         let load = self.load();
         Outlook {
             queued: load.queued,
-            per_second: self.pace.per_second(load.slots),
-            service: self.pace.service(),
-            next_replica: self.pace.next_replica(),
+            per_second: self.rate.per_second(load.slots),
+            service: self.rate.service(),
+            next_replica: self.rate.expected().first().copied(),
             wait: if self.slots.any_free() { Some(Duration::ZERO) } else { self.projected(load.queued, now) },
         }
     }
 
     /// How long one waits who has so many before it, all slots busy.
     pub fn projected(&self, ahead: u32, now: Instant) -> Option<Duration> {
-        self.pace.reach(f64::from(ahead) + 1.0, self.capacity(), now)
+        self.rate.reach(f64::from(ahead) + 1.0, self.capacity(), now)
     }
 
     /// A ticket that waits has waited as long as it may; counts as rejected. False if it does not wait (any more).
@@ -74,8 +79,8 @@ impl Pool {
         std::mem::take(&mut self.untold)
     }
 
-    /// Why a ticket was turned away while it waited, if it was; told once.
-    pub fn verdict(&mut self, ticket: TicketId) -> Option<Why> {
+    /// Denial a ticket was turned away while it waited, if it was; told once.
+    pub fn verdict(&mut self, ticket: TicketId) -> Option<Denial> {
         self.turned_away.remove(&ticket)
     }
 
@@ -84,7 +89,7 @@ impl Pool {
     pub fn promise(&mut self, ticket: TicketId, ask: &Ask, now: Instant) -> Retry {
         self.pass_promises(now);
         let capacity = self.capacity();
-        let per_second = self.pace.per_second(capacity.slots).unwrap_or(0.0);
+        let per_second = self.rate.per_second(capacity.slots).unwrap_or(0.0);
         // Who waits too long is not served, but refused and promised a place as well.
         let served = match per_second * self.queueing.max_wait.as_secs_f64() {
             0.0 => f64::INFINITY,
@@ -92,7 +97,7 @@ impl Pool {
         };
         let line = self.promises.line() / self.promised(per_second);
         let ahead = served.min(self.waiting.len() as f64) + line;
-        let retry = self.pace.promise(ahead + 1.0, capacity, now).map_or(Retry::UNKNOWN, |wait| {
+        let retry = self.rate.promise(ahead + 1.0, capacity, now).map_or(Retry::UNKNOWN, |wait| {
             self.promises.add();
             // The golden ratio's multiples are spread as evenly as can be over any run of refusals.
             Retry::new(wait, (ticket.0 as f64 * 0.618_033_988_749_895).fract())
@@ -122,7 +127,7 @@ impl Pool {
         ask: &Ask,
         returns: bool,
         now: Instant,
-    ) -> Result<(), Why> {
+    ) -> Result<(), Denial> {
         let waiting = self.waiting.len();
         let ahead = if returns { 0 } else { self.waiting.ahead_of(ask.class) };
         let mut projected = None;
@@ -130,13 +135,13 @@ impl Pool {
             projected = self.projected(u32::try_from(ahead).unwrap_or(u32::MAX), now);
         }
         if let (Some(deadline), Some(wait)) = (ask.deadline, projected)
-            && now + wait + self.pace.service() > deadline
+            && now + wait + self.rate.service() > deadline
         {
-            return Err(Why::TooLate);
+            return Err(Denial::TooLate);
         }
         if self.max_queue_length.is_some_and(|most| waiting >= most as usize) {
-            let (victim, _) = self.waiting.make_room(ask.class, ticket).ok_or(Why::QueueFull)?;
-            self.turn_away(victim, Why::GaveWay);
+            let (victim, _) = self.waiting.make_room(ask.class, ticket).ok_or(Denial::QueueFull)?;
+            self.turn_away(victim, Denial::GaveWay);
         }
         self.calls_control |= waiting == 0 && !self.slots.any_ready();
         if !self.called_for_wait && projected.is_some_and(|wait| wait > self.queueing.max_wait) {
@@ -147,7 +152,7 @@ impl Pool {
         Ok(())
     }
 
-    pub(super) fn refuse(&mut self, ticket: TicketId, why: Why) -> Admission {
+    pub(super) fn refuse(&mut self, ticket: TicketId, why: Denial) -> Admission {
         self.tally.rejected += 1;
         Admission::Refused(ticket, why)
     }
@@ -156,11 +161,11 @@ impl Pool {
     pub(super) fn next(&mut self, now: Instant) -> Option<(TicketId, Waiter)> {
         let mut aside = Vec::new();
         let newest = self.queueing.newest_first && self.is_overloaded(now);
-        let answered = now + self.pace.service();
+        let answered = now + self.rate.service();
         let useless = |waiter: &Waiter| waiter.ask.deadline.is_some_and(|deadline| answered > deadline);
         let next = self.waiting.pop(newest, useless, &mut aside);
         for (ticket, _) in aside {
-            self.turn_away(ticket, Why::TooLate);
+            self.turn_away(ticket, Denial::TooLate);
         }
         next
     }
@@ -169,12 +174,12 @@ impl Pool {
     fn is_overloaded(&mut self, now: Instant) -> bool {
         let Some(oldest) = self.waiting.oldest() else { return false };
         let age = now.saturating_duration_since(oldest);
-        let most = self.overload.note(age, now, self.queueing.max_wait, self.pace.service());
+        let most = self.overload.note(age, now, self.queueing.max_wait, self.rate.service());
         if let Some(limit) = most.and_then(|most| now.checked_sub(most)) {
             let mut aside = Vec::new();
             self.waiting.take_older(limit, &mut aside);
             for (ticket, _) in aside {
-                self.turn_away(ticket, Why::TooOld);
+                self.turn_away(ticket, Denial::TooOld);
             }
         }
         self.overload.is_on()
@@ -182,7 +187,7 @@ impl Pool {
 
     /// The time goes on for those who were promised something, with the capacity of until now.
     pub(super) fn pass_promises(&mut self, now: Instant) {
-        let per_second = self.pace.per_second(self.slots.load().slots).unwrap_or(0.0);
+        let per_second = self.rate.per_second(self.slots.load().slots).unwrap_or(0.0);
         self.promises.pass(now, per_second * self.promised(per_second));
     }
 
@@ -195,7 +200,7 @@ impl Pool {
         (1.0 - 3.0 / within_wait.max(1.0)).clamp(0.7, 0.95)
     }
 
-    fn turn_away(&mut self, ticket: TicketId, why: Why) {
+    fn turn_away(&mut self, ticket: TicketId, why: Denial) {
         self.tally.rejected += 1;
         self.turned_away.insert(ticket, why);
         self.untold.push(ticket);

@@ -87,10 +87,10 @@ fn the_queue_is_bounded() {
     granted(&mut pool);
     let first = queued(&mut pool);
     queued(&mut pool);
-    assert!(matches!(pool.admit(&Ask::default(), now()), Admission::Refused(_, Why::QueueFull)));
+    assert!(matches!(pool.admit(&Ask::default(), now()), Admission::Refused(_, Denial::QueueFull)));
     pool.cancel(first, now());
     queued(&mut pool);
-    assert!(matches!(pool.admit(&Ask::default(), now()), Admission::Refused(_, Why::QueueFull)));
+    assert!(matches!(pool.admit(&Ask::default(), now()), Admission::Refused(_, Denial::QueueFull)));
 }
 
 #[test]

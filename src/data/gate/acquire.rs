@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use crate::core::admission::{Admission, Ask, Outcome, TicketId, Use, Why};
+use crate::core::admission::{Admission, Ask, Denial, Outcome, TicketId, Use};
 use crate::data::gate::deadline::Deadline;
 use crate::data::gate::{Gate, Refusal, Target, now};
 
@@ -83,7 +83,7 @@ impl Acquire {
         let now = now();
         state.pool.expire(ticket, now);
         let waker = state.wakers.remove(&ticket);
-        let end = if state.pool.any_ready() { Why::WaitedTooLong } else { Why::NoReadyReplica };
+        let end = if state.pool.any_ready() { Denial::WaitedTooLong } else { Denial::NoReadyReplica };
         let why = state.pool.verdict(ticket).unwrap_or(end);
         let retry = state.pool.promise(ticket, &self.ask, now);
         drop(state);

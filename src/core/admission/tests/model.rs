@@ -133,7 +133,7 @@ impl Model {
                 assert!(waits && (!full || lowest.is_some()) && self.last < Some(ticket));
                 if let Some((_, victim)) = lowest {
                     assert_eq!(pool.take_turned_away(), [victim]);
-                    assert_eq!((pool.verdict(victim), pool.verdict(victim)), (Some(Why::GaveWay), None));
+                    assert_eq!((pool.verdict(victim), pool.verdict(victim)), (Some(Denial::GaveWay), None));
                     self.queue.pop();
                     self.forget_classes_without_waiters();
                 }
@@ -143,7 +143,7 @@ impl Model {
             }
             Admission::Refused(_, why) => {
                 assert!(waits && full && lowest.is_none());
-                assert_eq!(why, Why::QueueFull);
+                assert_eq!(why, Denial::QueueFull);
             }
         }
         assert_eq!(pool.take_turned_away(), []);

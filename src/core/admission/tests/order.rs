@@ -55,11 +55,11 @@ fn a_full_queue_has_a_place_for_what_matters_more() {
     let newer = waits(&mut pool, &ask(Class::Sheddable), now());
     let ordinary = waits(&mut pool, &ask(Class::Default), now());
     assert_eq!(pool.take_turned_away(), [newer], "the newest of the least important class");
-    assert_eq!(pool.verdict(newer), Some(Why::GaveWay));
+    assert_eq!(pool.verdict(newer), Some(Denial::GaveWay));
     assert_eq!(pool.claim(newer), None);
     let critical = waits(&mut pool, &ask(Class::Critical), now());
     assert_eq!(pool.take_turned_away(), [older]);
-    assert!(matches!(pool.admit(&ask(Class::Default), now()), Admission::Refused(_, Why::QueueFull)));
+    assert!(matches!(pool.admit(&ask(Class::Default), now()), Admission::Refused(_, Denial::QueueFull)));
     assert_eq!(pool.cancel(older, now()), None, "it left before it was told");
     assert_eq!(pool.verdict(older), None);
     assert_eq!(pool.release(ReplicaId(0), &used()), Some(critical));
@@ -77,12 +77,12 @@ fn a_deadline_is_looked_at_on_arrival_and_again_when_the_turn_comes() {
     // A service takes 100 ms.
     granted(&mut pool);
     pool.release(ReplicaId(0), &use_of(ms(100), start, Tenant::default()));
-    assert!(matches!(pool.admit(&until(0), start), Admission::Refused(_, Why::TooLate)), "it has passed");
+    assert!(matches!(pool.admit(&until(0), start), Admission::Refused(_, Denial::TooLate)), "it has passed");
     let at_once = pool.admit(&until(50), start);
     assert!(matches!(at_once, Admission::Granted(..)), "only the model knows whether it is in time");
-    assert!(matches!(pool.admit(&until(190), start), Admission::Refused(_, Why::TooLate)));
+    assert!(matches!(pool.admit(&until(190), start), Admission::Refused(_, Denial::TooLate)));
     let first = waits(&mut pool, &until(210), start);
-    assert!(matches!(pool.admit(&until(290), start), Admission::Refused(_, Why::TooLate)));
+    assert!(matches!(pool.admit(&until(290), start), Admission::Refused(_, Denial::TooLate)));
     let second = waits(&mut pool, &until(310), start);
     let patient = waits(&mut pool, &Ask::default(), start);
     let later = start + ms(100);
@@ -92,7 +92,7 @@ fn a_deadline_is_looked_at_on_arrival_and_again_when_the_turn_comes() {
     let late = start + ms(250);
     assert_eq!(pool.release(ReplicaId(0), &use_of(ms(150), late, Tenant::default())), Some(patient));
     assert_eq!(pool.take_turned_away(), [second]);
-    assert_eq!(pool.verdict(second), Some(Why::TooLate));
+    assert_eq!(pool.verdict(second), Some(Denial::TooLate));
     let tally = pool.take_tally(late);
     assert_eq!((tally.arrivals, tally.rejected), (8, 4), "still counted as demand");
 }
@@ -120,7 +120,7 @@ fn who_comes_last_is_first_while_the_queue_stands_and_the_old_are_turned_away() 
     assert!(overloaded.iter().all(|waited| *waited <= ms(20)), "{overloaded:?}");
     assert!(pool.load().queued <= 5, "an age limit of two services: {}", pool.load().queued);
     let turned_away = pool.take_turned_away();
-    assert!(turned_away.iter().all(|ticket| pool.verdict(*ticket) == Some(Why::TooOld)));
+    assert!(turned_away.iter().all(|ticket| pool.verdict(*ticket) == Some(Denial::TooOld)));
 }
 
 /// Slot-seconds of two callers whose requests take this long each, while both always wait.

@@ -14,7 +14,7 @@ const PRIOR: f64 = 4.0;
 const USES: u32 = 64;
 
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct Rate {
     /// Mean seconds of a use.
     mean: f64,
     uses: u32,
@@ -34,7 +34,7 @@ pub(super) struct Capacity {
 /// What is taken for a service while nothing is known, where something must be: to hold somebody to it.
 const GUESS: f64 = 1.0;
 
-impl Pace {
+impl Rate {
     pub(super) fn used(&mut self, time: Duration) {
         self.uses = (self.uses + 1).min(USES);
         self.mean += (time.as_secs_f64() - self.mean) / f64::from(self.uses);
@@ -58,15 +58,9 @@ impl Pace {
         self.expected = moments;
     }
 
-    /// A replica became ready: the first one that was expected.
-    pub(super) fn came(&mut self) {
-        if !self.expected.is_empty() {
-            self.expected.remove(0);
-        }
-    }
-
-    pub(super) fn next_replica(&self) -> Option<Instant> {
-        self.expected.first().copied()
+    /// What was told last, in order.
+    pub(super) fn expected(&self) -> &[Instant] {
+        &self.expected
     }
 
     /// Mean time of a use; zero before the first.
@@ -90,9 +84,10 @@ impl Pace {
         self.reach_with(self.of_a_slot(), hand_overs, capacity, now, 1.0)
     }
 
-    /// The same for a promise: replicas come a tenth later than expected, and an unknown service time is guessed.
+    /// The same for a promise: replicas come a tenth later than expected, and while replicas start for the first time the
+    /// service time is guessed.
     pub(super) fn promise(&self, hand_overs: f64, capacity: Capacity, now: Instant) -> Option<Duration> {
-        let of_a_slot = self.of_a_slot().or(Some(1.0 / GUESS));
+        let of_a_slot = self.of_a_slot().or_else(|| (!self.expected.is_empty()).then_some(1.0 / GUESS));
         self.reach_with(of_a_slot, hand_overs, capacity, now, 1.1)
     }
 
@@ -146,39 +141,39 @@ mod tests {
     fn the_wait_is_the_place_by_the_rate_and_replicas_that_start_count_from_when_they_are_ready() {
         let now = Instant::now();
         let ms = Duration::from_millis;
-        let mut pace = Pace::default();
-        assert_eq!(pace.reach(1.0, ONE, now), None, "nothing is known");
-        pace.expect(vec![now + ms(700)]);
-        assert_eq!(pace.reach(9.0, ONE, now), Some(ms(700)), "only when replicas come");
-        pace.expect(Vec::new());
-        (0..10).for_each(|_| pace.used(ms(100)));
-        assert_eq!(pace.reach(10.0, ONE, now), Some(ms(500)));
+        let mut rate = Rate::default();
+        assert_eq!(rate.reach(1.0, ONE, now), None, "nothing is known");
+        rate.expect(vec![now + ms(700)]);
+        assert_eq!(rate.reach(9.0, ONE, now), Some(ms(700)), "only when replicas come");
+        rate.expect(Vec::new());
+        (0..10).for_each(|_| rate.used(ms(100)));
+        assert_eq!(rate.reach(10.0, ONE, now), Some(ms(500)));
         // 4 until then, 2 at once, and the rest twice as fast.
-        pace.expect(vec![now + ms(200), now + ms(200)]);
-        assert_eq!(pace.reach(10.0, ONE, now), Some(ms(300)));
-        assert_eq!(pace.reach(5.0, ONE, now), Some(ms(200)));
-        assert_eq!(pace.reach(2.0, ONE, now), Some(ms(100)));
-        assert_eq!(pace.reach(7.0, ONE, now + ms(300)), Some(ms(150)), "late by 100 ms: 50 more");
+        rate.expect(vec![now + ms(200), now + ms(200)]);
+        assert_eq!(rate.reach(10.0, ONE, now), Some(ms(300)));
+        assert_eq!(rate.reach(5.0, ONE, now), Some(ms(200)));
+        assert_eq!(rate.reach(2.0, ONE, now), Some(ms(100)));
+        assert_eq!(rate.reach(7.0, ONE, now + ms(300)), Some(ms(150)), "late by 100 ms: 50 more");
     }
 
     #[test]
     fn the_rate_is_what_was_seen_and_forgets() {
-        let mut pace = Pace::default();
-        pace.used(Duration::from_millis(100));
-        assert_eq!(pace.per_second(Some(2)), Some(20.0));
+        let mut rate = Rate::default();
+        rate.used(Duration::from_millis(100));
+        assert_eq!(rate.per_second(Some(2)), Some(20.0));
         for _ in 0..1_000 {
-            pace.backlogged(0.125, Some(2));
-            pace.handed_over();
-            pace.handed_over();
+            rate.backlogged(0.125, Some(2));
+            rate.handed_over();
+            rate.handed_over();
         }
-        let seen = pace.per_second(Some(2)).unwrap();
+        let seen = rate.per_second(Some(2)).unwrap();
         assert!((seen - 16.0).abs() < 0.3, "{seen}");
         // Half of the slots do not come back.
         for _ in 0..1_000 {
-            pace.backlogged(0.125, Some(2));
-            pace.handed_over();
+            rate.backlogged(0.125, Some(2));
+            rate.handed_over();
         }
-        let seen = pace.per_second(Some(2)).unwrap();
+        let seen = rate.per_second(Some(2)).unwrap();
         assert!((seen - 8.0).abs() < 0.4, "{seen}");
     }
 }

@@ -170,7 +170,9 @@ impl World {
     }
 
     fn ask_of(&self, client: usize) -> Ask {
-        Ask { mark: if self.scenario.known { client as u64 + 1 } else { 0 }, ..Ask::default() }
+        // A router makes an id for each request that has none: that of the next try is another.
+        let mark = if self.scenario.known { client as u64 + 1 } else { self.attempts << 32 };
+        Ask { mark, ..Ask::default() }
     }
 
     fn ask(&mut self, client: usize) {

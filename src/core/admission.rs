@@ -207,7 +207,8 @@ impl Pool {
         if self.waiting.remove(ticket).is_some() || self.turned_away.remove(&ticket).is_some() {
             return None;
         }
-        let Grant { replica, .. } = self.granted.remove(&ticket)?;
+        let Grant { replica, waiter } = self.granted.remove(&ticket)?;
+        self.waiting.refund(&waiter.ask);
         let next = self.free(replica, now);
         self.check();
         next
@@ -373,6 +374,7 @@ impl Pool {
     /// One that had a slot waits again.
     fn back_to_place(&mut self, ticket: TicketId, waiter: Waiter) {
         self.tally.admitted = self.tally.admitted.saturating_sub(1);
+        self.waiting.refund(&waiter.ask);
         self.waiting.push(ticket, waiter);
     }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::core::admission::shares::Shares;
-use crate::core::admission::{Ask, Class, TicketId};
+use crate::core::admission::{Ask, Class, TicketId, Use};
 
 /// Guaranteed shares in percent, by class. What is left, 75 % at least, goes to the first class that waits; a fifth
 /// keeps ordinary traffic alive under a flood of critical requests, a twentieth lets nothing starve.
@@ -106,9 +106,16 @@ impl Queue {
     }
 
     /// What a slot has cost its caller.
-    pub(super) fn settle(&mut self, used: &super::Use) {
+    pub(super) fn settle(&mut self, used: &Use) {
         if let Some(shares) = &mut self.shares {
             shares.settle(used.tenant, used.time());
+        }
+    }
+
+    /// A slot that was handed to this one was not used.
+    pub(super) fn refund(&mut self, ask: &Ask) {
+        if let Some(shares) = &mut self.shares {
+            shares.refund(ask.tenant);
         }
     }
 

@@ -25,6 +25,14 @@ struct Account {
 }
 
 impl Account {
+    /// One hand-over less is open; what it was charged with, on average, if any is.
+    fn close(&mut self) -> Option<u64> {
+        let estimate = self.estimated.checked_div(u64::from(self.open))?;
+        self.open -= 1;
+        self.estimated -= estimate;
+        Some(estimate)
+    }
+
     fn is_idle(&self) -> bool {
         self.open == 0 && self.waiting.iter().all(BTreeSet::is_empty)
     }
@@ -87,14 +95,20 @@ impl Shares {
         let Some(account) = self.accounts.get_mut(&key) else { return };
         let used = nanos(used);
         account.mean = if account.mean == 0 { used } else { (account.mean * 7 + used) / 8 };
-        if account.open == 0 {
-            return;
+        if let Some(estimate) = account.close() {
+            let tag = (account.tag + used).saturating_sub(estimate);
+            self.retag(key, tag);
         }
-        let estimate = account.estimated / u64::from(account.open);
-        account.open -= 1;
-        account.estimated -= estimate;
-        let tag = (account.tag + used).saturating_sub(estimate);
-        self.retag(key, tag);
+    }
+
+    /// A slot that was handed to this caller was not used.
+    pub(super) fn refund(&mut self, tenant: Tenant) {
+        let key = key(tenant);
+        let Some(account) = self.accounts.get_mut(&key) else { return };
+        if let Some(estimate) = account.close() {
+            let tag = account.tag.saturating_sub(estimate);
+            self.retag(key, tag);
+        }
     }
 
     fn retag(&mut self, key: u32, tag: u64) {

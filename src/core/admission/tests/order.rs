@@ -236,3 +236,16 @@ fn the_tally_is_exact_over_every_change() {
     close(tally.busy_draining_time, 2.0);
     assert_eq!((tally.arrivals, tally.admitted, tally.rejected), (4, 4, 0));
 }
+
+#[test]
+fn a_slot_that_was_handed_over_and_not_used_costs_nothing() {
+    let mut pool = pool(1, 1);
+    pool.set_queueing(Queueing { fair_share: true, ..Queueing::default() });
+    granted(&mut pool);
+    let leaves = waits(&mut pool, &of(1), now());
+    let [first, second] = [2, 1].map(|tenant| waits(&mut pool, &of(tenant), now()));
+    assert_eq!(pool.release(ReplicaId(0), &use_of(ms(10), now(), Tenant(9))), Some(leaves));
+    // Tags are equal again, and the lower key is first.
+    assert_eq!(pool.cancel(leaves, now()), Some(second), "it was not charged for what it gave back");
+    assert_eq!(pool.cancel(second, now()), Some(first));
+}

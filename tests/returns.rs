@@ -1,6 +1,13 @@
 //! That `Retry-After` is true: clients that obey it are admitted when they come back. The pool itself in virtual time,
 //! with clients that know milliseconds and such that know whole seconds, in equal parts.
 
+#![allow(
+    clippy::allow_attributes,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test and its helpers fail by panicking, and say what they measured"
+)]
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::num::NonZeroU32;

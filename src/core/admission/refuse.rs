@@ -1,5 +1,6 @@
 //! Who may wait and who is turned away, at arrival and when a turn comes; and when a refused one may come back.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use crate::core::admission::queue::Waiter;
@@ -207,10 +208,8 @@ impl Pool {
     }
 
     fn capacity(&self) -> Capacity {
-        let of_a_replica = self.slots.limit.map(std::num::NonZeroU32::get);
-        Capacity {
-            slots: self.slots.load().slots.or(Some(0).filter(|_| !self.slots.any_ready())),
-            of_a_replica,
-        }
+        // Without a limit there are no slots to count; without a replica there are none either way.
+        let slots = if self.slots.any_ready() { self.slots.load().slots } else { Some(0) };
+        Capacity { slots, of_a_replica: self.slots.limit.map(NonZeroU32::get) }
     }
 }

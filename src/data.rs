@@ -1,6 +1,7 @@
 //! The data plane: what a request passes through, from accept to the last byte of the answer.
 
 pub mod again;
+pub mod ask;
 pub mod body;
 pub mod cork;
 pub mod cors;

@@ -578,6 +578,8 @@ fn deployment(name: &'static str) -> BoxedStrategy<Value> {
         some("cold_start_wait_ms", 0..100_000u32),
         some("max_queue_length", 0..1000u32),
         some("max_body_bytes", 0..10_000_000_000u64),
+        some("queue_order", prop_oneof![Just("fifo"), Just("newest_first")]),
+        some("fair_share", any::<bool>()),
     ]);
     let scale = prop_oneof![
         Just(json!({})),
@@ -681,6 +683,13 @@ fn endpoint(name: &'static str) -> BoxedStrategy<Value> {
         some("cors", Just(json!({ "allow_origins": ["*", "https://a:1"], "max_age_s": 1 }))),
         some("scoring_route", Just(format!("/{name}/x"))),
         some("server_timing", any::<bool>()),
+        some(
+            "classes",
+            prop_oneof![
+                Just(json!({ "callers": { "primary": "critical", "a b": "sheddable" }, "header": "trust" })),
+                Just(json!({ "swagger": "default", "header": "ignore" })),
+            ],
+        ),
         (deployment("blue"), deployment("green"))
             .prop_map(|pair| json!({ "deployments": [pair.0, pair.1] }))
             .boxed(),

@@ -10,13 +10,15 @@ use super::units::{
     Budget, FilePath, Int, Listener, LogTarget, PerSecond, PortRange, ReplicaUrl, RoutePath, Share,
 };
 use super::{check, file};
+use crate::core::admission::Class;
 use crate::core::identity::{JwtAlgorithm, JwtKey, JwtKeys, JwtSettings};
 use crate::core::quota::Allowance;
 use crate::core::schedule::Schedule;
 use crate::core::settings::{
-    AccessLogTarget, AuthMode, AuthSettings, ClientSettings, CorsSettings, DeploymentKind,
-    DeploymentSettings, EndpointSettings, HedgeAfter, Key, ListenSettings, ProbeSettings, ProcessSettings,
-    Profile, ProviderSettings, RecordingSettings, ReplicaRoutes, ScalePolicy, ScaleSettings, Settings,
+    AccessLogTarget, AuthMode, AuthSettings, ClassHeader, ClassSettings, ClientSettings, CorsSettings,
+    DeploymentKind, DeploymentSettings, EndpointSettings, HedgeAfter, Key, ListenSettings, ProbeSettings,
+    ProcessSettings, Profile, ProviderSettings, RecordingSettings, ReplicaRoutes, ScalePolicy, ScaleSettings,
+    Settings,
 };
 
 /// The settings as YAML, every default filled in. Secrets appear as references or as `***`, which is not
@@ -122,6 +124,7 @@ fn endpoint(settings: &EndpointSettings) -> file::Endpoint {
         jwt: jwt.as_ref().map(token_rules).into(),
         cors: settings.cors.as_ref().map(cors).into(),
         scoring_route: settings.scoring_route.clone().map(RoutePath).into(),
+        classes: classes(&settings.classes).into(),
         server_timing: settings.server_timing.into(),
         traffic: Entries(shares.collect()).into(),
         default: settings.default_deployment.and_then(|index| names().nth(index)).into(),
@@ -134,7 +137,7 @@ fn client(client: &ClientSettings) -> file::Client {
         name: client.name.to_string().into(),
         key: client.keys.first().map(reference).into(),
         secondary_key: client.keys.get(1).map(reference).into(),
-        class: client.class.map(file::RequestClass::from).into(),
+        class: client.class.map(file::Class::from).into(),
         limits: client.limits.as_ref().map(limits).into(),
     }
 }
@@ -151,6 +154,25 @@ fn limits(allowed: &Allowance) -> file::Limits {
                 per: file::Period::from(quota.per).into(),
             })
             .into(),
+    }
+}
+
+fn classes(settings: &ClassSettings) -> file::Classes {
+    let class = |class: Class| match class {
+        Class::Critical => file::Class::Critical,
+        Class::Default => file::Class::Default,
+        Class::Sheddable => file::Class::Sheddable,
+    };
+    let callers = settings.callers.iter().map(|(name, of)| (at(name.clone()), class(*of).into()));
+    file::Classes {
+        callers: Entries(callers.collect()).into(),
+        swagger: settings.swagger.map(class).into(),
+        header: match settings.header {
+            ClassHeader::Ignore => file::ClassHeader::Ignore,
+            ClassHeader::Lower => file::ClassHeader::Lower,
+            ClassHeader::Trust => file::ClassHeader::Trust,
+        }
+        .into(),
     }
 }
 
@@ -299,6 +321,12 @@ fn request(settings: &DeploymentSettings) -> file::RequestSettings {
         cold_start_wait_ms: cold.map_or(Field::Absent, millis),
         max_queue_length: request.max_queue_length.map(|length| Int::clamped(length.into())).into(),
         max_body_bytes: int(request.max_body_bytes),
+        queue_order: match request.newest_first {
+            false => file::QueueOrder::Fifo,
+            true => file::QueueOrder::NewestFirst,
+        }
+        .into(),
+        fair_share: request.fair_share.into(),
         idempotent: request.repeat.idempotent.into(),
         retry: file::Retry {
             attempts: int(request.repeat.attempts.into()),

@@ -185,6 +185,8 @@ Endpoint {
     /// the head of its answer, and how long the router itself.
     #[schemars(extend("default" = false))]
     server_timing: bool,
+    /// How much requests matter where not all can be served.
+    classes: Classes,
     /// Deployment → percent of the requests that name no deployment, with up to two decimals. With `default`
     /// the total is at most 100, without it 0 or 100.
     #[schemars(extend("default" = {}))]
@@ -195,6 +197,47 @@ Endpoint {
     /// Versions of the model, at least one.
     deployments: List<Deployment>,
 }
+}
+
+section! {
+/// Classes of requests. `critical` goes first, `sheddable` is turned away first; where several classes wait, `default` has at
+/// least a fifth of the hand-overs and `sheddable` a twentieth.
+Classes {
+    /// Name of a caller → class. A name is that of a key (`primary`, `secondary`) or a token's `sub`. Default: `default`.
+    #[schemars(extend("default" = {}))]
+    callers: Entries<Class>,
+    /// Class of requests for the description of the interface. Default: the caller's.
+    swagger: Class,
+    /// What the header `x-request-class` of a request may do: make it matter less, count as it is, or nothing.
+    #[schemars(extend("default" = "lower"))]
+    header: ClassHeader,
+}
+}
+
+/// How much a request matters.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum Class {
+    /// Served first.
+    Critical,
+    /// What a request is when nothing says otherwise.
+    Default,
+    /// The first to be turned away.
+    Sheddable,
+}
+
+/// What a caller's own word on the class of a request is worth.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum ClassHeader {
+    /// Nothing.
+    Ignore,
+    /// It may make a request matter less.
+    Lower,
+    /// It counts.
+    Trust,
 }
 
 /// Which credentials an endpoint accepts.
@@ -238,23 +281,10 @@ Client {
     /// A second key, so that one can be changed while the other one is in use.
     secondary_key: SecretRef,
     /// How much its requests matter where not all can be served.
-    class: RequestClass,
+    class: Class,
     /// Its limits, in place of `default_limits`. `{}` is no limits.
     limits: Limits,
 }
-}
-
-/// How much a request matters.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub(super) enum RequestClass {
-    /// Served first.
-    Critical,
-    /// Neither.
-    Default,
-    /// The first to be turned away.
-    Sheddable,
 }
 
 section! {
@@ -462,7 +492,25 @@ RequestSettings {
     /// When a second copy is sent because the answer is late, to such a replica as a retry goes to. The first answer
     /// counts. Only GET and HEAD, or all where `idempotent` is on. Default: never.
     hedge: Hedge,
+    /// Who is served first of those who wait: `fifo`, the oldest; `newest_first`, the newest while the queue does not
+    /// drain, and who has waited for two services (at most half of the longest wait) is turned away.
+    #[schemars(extend("default" = "fifo"))]
+    queue_order: QueueOrder,
+    /// Callers (keys, subjects of tokens) that wait at the same time get equal shares of slot-seconds.
+    #[schemars(extend("default" = false))]
+    fair_share: bool,
 }
+}
+
+/// Order of a queue.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum QueueOrder {
+    /// The oldest first.
+    Fifo,
+    /// The newest first, while there is overload.
+    NewestFirst,
 }
 
 section! {

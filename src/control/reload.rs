@@ -20,9 +20,8 @@ use crate::control::jwks;
 use crate::control::overrides::Overrides;
 use crate::control::registry::{Message, Registrar, Registry};
 use crate::control::scaler::{Machinery, Scaler};
-use crate::core::admission::Limits;
 use crate::core::route::Routes;
-use crate::core::settings::{DeploymentSettings, EndpointSettings, Name, RequestSettings, Settings};
+use crate::core::settings::{DeploymentSettings, EndpointSettings, Name, Settings};
 use crate::data::gate::Gate;
 use crate::data::quota::Limiter;
 use crate::data::verify::{Verifier, VerifierError};
@@ -272,7 +271,7 @@ impl Configurator {
     fn deployment(&mut self, endpoint: &Name, settings: &Arc<DeploymentSettings>) -> Deployment {
         let key = (endpoint.clone(), settings.name.clone());
         let live = self.live.entry(key).or_insert_with(|| {
-            let gate = Gate::new(limits(&settings.request));
+            let gate = Gate::new(settings.request.limits());
             let log = LogTail::default();
             self.board.keep_log(endpoint, &settings.name, log.clone());
             let (sender, receiver) = watch::channel(Arc::clone(settings));
@@ -289,7 +288,8 @@ impl Configurator {
             self.tasks.spawn(scaler.run(receiver));
             Live { settings: sender, gate, copies: Arc::default() }
         });
-        live.gate.set_limits(limits(&settings.request));
+        live.gate.set_limits(settings.request.limits());
+        live.gate.set_queueing(settings.request.queueing());
         live.settings.send_if_modified(|present| {
             let changed = present != settings;
             if changed {
@@ -309,10 +309,6 @@ impl Configurator {
             metrics: self.metrics.deployment(Some(endpoint), Some(&settings.name)),
         }
     }
-}
-
-fn limits(request: &RequestSettings) -> Limits {
-    Limits { slots: request.slots, max_queue_length: request.max_queue_length }
 }
 
 fn warn_of_what_needs_a_restart(old: &Settings, new: &Settings) {

@@ -1,19 +1,32 @@
 //! Who gets a slot and who waits: the pure state of one deployment.
 //!
-//! A waiting request belongs to the deployment, not to a replica: a slot that becomes free goes to the oldest
-//! ticket in the same step, so nobody waits while a slot is free. Shared by all workers under one short lock
-//! (`data::gate`), which adds longest waits, wakers, futures and guards; the time is always an argument.
+//! A waiting request belongs to the deployment, not to a replica: a slot that becomes free goes to the ticket whose
+//! turn it is in the same step, so nobody waits while a slot is free. Whose turn it is says `queue`; who is turned
+//! away, and when it may come back, `refuse`. Shared by all workers under one short lock (`data::gate`), which adds
+//! longest waits, wakers, futures and guards; the time is always an argument.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use overload::Overload;
+use promise::Promises;
+use queue::{Queue, Waiter};
+use rate::Rate;
 use slots::{Phase, Slots};
 
 pub use ask::{Ask, Class, Tenant};
+pub use promise::Retry;
+pub use refuse::{Denial, Outlook};
 pub use tally::{Outcome, Tally, Use};
 
 mod ask;
+mod overload;
+mod promise;
+mod queue;
+mod rate;
+mod refuse;
+mod shares;
 mod slots;
 mod tally;
 
@@ -33,6 +46,17 @@ pub struct Limits {
     pub slots: Option<NonZeroU32>,
     /// Most tickets in the queue; `None` is no limit.
     pub max_queue_length: Option<u32>,
+}
+
+/// How a deployment's queue is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queueing {
+    /// Longest wait; zero is not known. A newcomer that is projected to wait longer calls the control plane.
+    pub max_wait: Duration,
+    /// Newest first while the queue does not drain, and an age limit; otherwise the oldest first.
+    pub newest_first: bool,
+    /// Callers that wait at the same time get equal shares of slot-seconds.
+    pub fair_share: bool,
 }
 
 /// What the pool holds at a moment.
@@ -59,8 +83,15 @@ pub enum Admission {
     Granted(TicketId, ReplicaId),
     /// It waits; [`Pool::claim`] turns the ticket into a permit once it is granted.
     Queued(TicketId),
-    /// The queue is as long as it may be.
-    Refused,
+    /// It may not wait. [`Pool::promise`] says when it may come back.
+    Refused(TicketId, Denial),
+}
+
+/// A slot that was handed to one that waited, who has not claimed it yet.
+#[derive(Clone, Copy, Debug)]
+struct Grant {
+    replica: ReplicaId,
+    waiter: Waiter,
 }
 
 /// Slots and queue of one deployment.
@@ -68,13 +99,23 @@ pub enum Admission {
 pub struct Pool {
     slots: Slots,
     max_queue_length: Option<u32>,
-    waiting: BTreeSet<TicketId>,
+    queueing: Queueing,
+    waiting: Queue,
     /// Tickets that hold a slot and were not claimed yet; only on replicas that admit requests.
-    granted: BTreeMap<TicketId, ReplicaId>,
+    granted: BTreeMap<TicketId, Grant>,
+    /// Tickets that were turned away while they waited, and do not know it yet.
+    turned_away: BTreeMap<TicketId, Denial>,
+    /// Those of them that nobody was told of yet.
+    untold: Vec<TicketId>,
     permits: usize,
     next_ticket: u64,
     calls_control: bool,
+    /// That the projected wait is too long was said since the last look at the tally.
+    called_for_wait: bool,
     tally: Tally,
+    rate: Rate,
+    overload: Overload,
+    promises: Promises,
 }
 
 impl Pool {
@@ -83,34 +124,45 @@ impl Pool {
         Self {
             slots: Slots::new(limits.slots),
             max_queue_length: limits.max_queue_length,
-            waiting: BTreeSet::new(),
+            queueing: Queueing::default(),
+            waiting: Queue::default(),
             granted: BTreeMap::new(),
+            turned_away: BTreeMap::new(),
+            untold: Vec::new(),
             permits: 0,
             next_ticket: 0,
             calls_control: false,
+            called_for_wait: false,
             tally: Tally::default(),
+            rate: Rate::default(),
+            overload: Overload::default(),
+            promises: Promises::default(),
         }
     }
 
-    /// A request asks for a slot: one of the least busy replica, or a place at the end of the queue.
-    pub fn admit(&mut self, _ask: &Ask, now: Instant) -> Admission {
+    /// A request asks for a slot: one of the least busy replica, or a place in the queue. That is its old one if it was
+    /// refused before and comes back when it was told to, and otherwise behind all others.
+    pub fn admit(&mut self, ask: &Ask, now: Instant) -> Admission {
         self.pass(now);
         self.tally.arrivals += 1;
-        let ticket = TicketId(self.next_ticket);
+        let (ticket, returns) = self.place(ask, now);
+        if ask.deadline.is_some_and(|deadline| deadline <= now) {
+            return self.refuse(ticket, Denial::TooLate);
+        }
         // While somebody waits no slot is free, and nobody may overtake.
         let slot = if self.waiting.is_empty() { self.slots.take() } else { None };
         let admission = if let Some(replica) = slot {
             self.permits += 1;
+            self.tally.admitted += 1;
+            if self.queueing.newest_first {
+                self.overload.idle();
+            }
             Admission::Granted(ticket, replica)
-        } else if self.max_queue_length.is_some_and(|most| self.waiting.len() >= most as usize) {
-            self.tally.rejected += 1;
-            return Admission::Refused;
+        } else if let Err(why) = self.enqueue(ticket, ask, returns, now) {
+            return self.refuse(ticket, why);
         } else {
-            self.calls_control |= self.waiting.is_empty() && !self.slots.any_ready();
-            self.waiting.insert(ticket);
             Admission::Queued(ticket)
         };
-        self.next_ticket += 1;
         self.tally.peak = self.tally.peak.max(self.held());
         self.check();
         admission
@@ -124,44 +176,40 @@ impl Pool {
         let ticket = TicketId(self.next_ticket);
         self.next_ticket += 1;
         self.permits += 1;
+        self.tally.admitted += 1;
         self.check();
         Some((ticket, replica))
     }
 
-    /// Turns a granted ticket into a permit; `None` while it waits.
+    /// Turns a granted ticket into a permit; `None` while it waits, and when it was turned away.
     pub fn claim(&mut self, ticket: TicketId) -> Option<ReplicaId> {
-        let replica = self.granted.remove(&ticket)?;
+        let Grant { replica, .. } = self.granted.remove(&ticket)?;
         self.permits += 1;
         self.check();
         Some(replica)
     }
 
-    /// A permit ends. The oldest ticket gets the slot and is returned.
+    /// A permit ends. The ticket whose turn it is gets the slot and is returned.
     pub fn release(&mut self, replica: ReplicaId, used: &Use) -> Option<TicketId> {
         self.pass(used.until);
         self.tally.note(used);
+        self.rate.used(used.time());
+        self.waiting.settle(used);
         self.permits -= 1;
-        let next = self.free(replica);
+        let next = self.free(replica, used.until);
         self.check();
         next
     }
 
-    /// A ticket that waits has waited as long as it may; counts as rejected. False if it does not wait (any more).
-    pub fn expire(&mut self, ticket: TicketId, now: Instant) -> bool {
-        self.pass(now);
-        let waited = self.waiting.remove(&ticket);
-        self.tally.rejected += u64::from(waited);
-        waited
-    }
-
-    /// A ticket is given up. If it was granted, its slot goes to the oldest ticket, which is returned.
+    /// A ticket is given up. If it was granted, its slot goes to the ticket whose turn it is, which is returned.
     pub fn cancel(&mut self, ticket: TicketId, now: Instant) -> Option<TicketId> {
         self.pass(now);
-        if self.waiting.remove(&ticket) {
+        if self.waiting.remove(ticket).is_some() || self.turned_away.remove(&ticket).is_some() {
             return None;
         }
-        let replica = self.granted.remove(&ticket)?;
-        let next = self.free(replica);
+        let Grant { replica, waiter } = self.granted.remove(&ticket)?;
+        self.waiting.refund(&waiter.ask);
+        let next = self.free(replica, now);
         self.check();
         next
     }
@@ -169,61 +217,89 @@ impl Pool {
     /// A permit ends because its replica could not be reached: the replica is suspended, and the request has its
     /// old place in the queue again, however long the queue is. Returns tickets that were granted, which may be
     /// this one.
-    pub fn suspect(&mut self, ticket: TicketId, replica: ReplicaId) -> Vec<TicketId> {
+    pub fn suspect(
+        &mut self,
+        ticket: TicketId,
+        replica: ReplicaId,
+        ask: &Ask,
+        now: Instant,
+    ) -> Vec<TicketId> {
+        self.pass(now);
         self.calls_control = true;
         self.permits -= 1;
         self.slots.give_back(replica);
-        self.waiting.insert(ticket);
-        self.stop(replica, Phase::Suspended)
+        self.back_to_place(ticket, Waiter { ask: *ask, since: now });
+        self.stop(replica, Phase::Suspended, now)
     }
 
     /// The replica admits requests from now on, also if it was draining or suspended. Returns the tickets that
     /// got its slots.
-    pub fn admit_replica(&mut self, replica: ReplicaId) -> Vec<TicketId> {
-        self.slots.open(replica);
-        self.hand_out()
+    pub fn admit_replica(&mut self, replica: ReplicaId, now: Instant) -> Vec<TicketId> {
+        self.open(replica, None, now)
     }
 
     /// The same with a limit of its own from the first moment on; see [`Pool::cap`].
-    pub fn admit_capped(&mut self, replica: ReplicaId, cap: u32) -> Vec<TicketId> {
+    pub fn admit_capped(&mut self, replica: ReplicaId, cap: u32, now: Instant) -> Vec<TicketId> {
+        self.open(replica, Some(cap), now)
+    }
+
+    fn open(&mut self, replica: ReplicaId, cap: Option<u32>, now: Instant) -> Vec<TicketId> {
+        self.pass(now);
+        self.pass_promises(now);
+        let before = self.slots.load().slots;
         self.slots.open(replica);
-        self.slots.cap(replica, Some(cap));
-        self.hand_out()
+        if cap.is_some() {
+            self.slots.cap(replica, cap);
+        }
+        let after = self.slots.load().slots;
+        if after > before {
+            self.promises.keep(f64::from(after.unwrap_or(0) - before.unwrap_or(0)));
+        }
+        self.hand_out(now)
     }
 
     /// The replica admits nothing until it is admitted again. Returns tickets that moved to another replica.
-    pub fn suspend(&mut self, replica: ReplicaId) -> Vec<TicketId> {
-        self.stop(replica, Phase::Suspended)
+    pub fn suspend(&mut self, replica: ReplicaId, now: Instant) -> Vec<TicketId> {
+        self.stop(replica, Phase::Suspended, now)
     }
 
     /// Like [`Pool::suspend`], and the control plane is called when the replica is empty.
-    pub fn drain(&mut self, replica: ReplicaId) -> Vec<TicketId> {
-        self.stop(replica, Phase::Draining)
+    pub fn drain(&mut self, replica: ReplicaId, now: Instant) -> Vec<TicketId> {
+        self.stop(replica, Phase::Draining, now)
     }
 
     /// Like [`Pool::drain`], and the replica is forgotten when it is empty.
-    pub fn remove(&mut self, replica: ReplicaId) -> Vec<TicketId> {
-        self.stop(replica, Phase::Gone)
+    pub fn remove(&mut self, replica: ReplicaId, now: Instant) -> Vec<TicketId> {
+        self.stop(replica, Phase::Gone, now)
     }
 
-    /// Other limits. Slots that become free by it go to the oldest tickets, which are returned; a shrink takes
-    /// nothing away.
-    pub fn set_limits(&mut self, limits: Limits) -> Vec<TicketId> {
+    /// Other limits. Slots that become free by it go to those who wait, in their order; these are returned. A shrink
+    /// takes nothing away.
+    pub fn set_limits(&mut self, limits: Limits, now: Instant) -> Vec<TicketId> {
+        self.pass(now);
         self.slots.limit = limits.slots;
         self.max_queue_length = limits.max_queue_length;
-        self.hand_out()
+        self.hand_out(now)
+    }
+
+    /// Another way to keep the queue, from now on; who waits goes on waiting.
+    pub fn set_queueing(&mut self, queueing: Queueing) {
+        self.waiting.share_fairly(queueing.fair_share);
+        self.queueing = queueing;
     }
 
     /// Another limit for this one replica, while it is less than that of the deployment: a replica that warms up or that is
     /// not to be trusted. `None` is no limit of its own; with 0 it is given nothing. Returns tickets that got slots.
-    pub fn cap(&mut self, replica: ReplicaId, cap: Option<u32>) -> Vec<TicketId> {
+    pub fn cap(&mut self, replica: ReplicaId, cap: Option<u32>, now: Instant) -> Vec<TicketId> {
+        self.pass(now);
         self.slots.cap(replica, cap);
-        self.hand_out()
+        self.hand_out(now)
     }
 
     /// What has happened since the last call, up to `now`.
     pub fn take_tally(&mut self, now: Instant) -> Tally {
         self.pass(now);
+        self.called_for_wait = false;
         let next = Tally { peak: self.held(), ..Tally::since(now) };
         std::mem::replace(&mut self.tally, next)
     }
@@ -240,11 +316,15 @@ impl Pool {
             return;
         }
         let load = self.load();
-        self.tally.pass(now, &load);
+        let seconds = self.tally.pass(now, &load);
+        if load.queued > 0 {
+            self.rate.backlogged(seconds, load.slots);
+        }
     }
 
-    /// Whether the control plane must look, since the last call: a queue began while no replica admits, the last
-    /// one stopped while somebody waits, one that drains became empty, or one is suspected.
+    /// Whether the control plane must look, since the last call: a queue began while no replica admits, somebody is
+    /// projected to wait too long (once until the next tally), the last replica stopped while somebody waits, one that
+    /// drains became empty, or one is suspected.
     pub fn take_call(&mut self) -> bool {
         std::mem::take(&mut self.calls_control)
     }
@@ -265,13 +345,13 @@ impl Pool {
         Load { queued, ..self.slots.load() }
     }
 
-    /// A slot is used no longer: it goes to the oldest ticket, or back.
-    fn free(&mut self, replica: ReplicaId) -> Option<TicketId> {
+    /// A slot is used no longer: it goes to the ticket whose turn it is, or back.
+    fn free(&mut self, replica: ReplicaId, now: Instant) -> Option<TicketId> {
         if !self.waiting.is_empty()
             && self.slots.may_pass_on(replica)
-            && let Some(ticket) = self.waiting.pop_first()
+            && let Some(ticket) = self.grant_next(replica, now)
         {
-            self.granted.insert(ticket, replica);
+            self.rate.handed_over();
             return Some(ticket);
         }
         self.slots.give_back(replica);
@@ -279,32 +359,51 @@ impl Pool {
         None
     }
 
-    /// Gives free slots to the oldest tickets until there are no more of either.
-    fn hand_out(&mut self) -> Vec<TicketId> {
+    /// Gives free slots to those who wait until there are no more of either.
+    fn hand_out(&mut self, now: Instant) -> Vec<TicketId> {
         let mut granted = Vec::new();
         while !self.waiting.is_empty()
             && let Some(replica) = self.slots.take()
         {
-            let oldest = self.waiting.pop_first();
-            self.granted.extend(oldest.map(|ticket| (ticket, replica)));
-            granted.extend(oldest);
+            match self.grant_next(replica, now) {
+                Some(ticket) => granted.push(ticket),
+                None => self.slots.give_back(replica),
+            }
         }
         self.check();
         granted
     }
 
+    /// A slot that was taken on this replica goes to the ticket whose turn it is.
+    fn grant_next(&mut self, replica: ReplicaId, now: Instant) -> Option<TicketId> {
+        let (ticket, waiter) = self.next(now)?;
+        self.waiting.charge(&waiter.ask, self.rate.service());
+        self.granted.insert(ticket, Grant { replica, waiter });
+        self.tally.admitted += 1;
+        Some(ticket)
+    }
+
+    /// One that had a slot waits again.
+    fn back_to_place(&mut self, ticket: TicketId, waiter: Waiter) {
+        self.tally.admitted = self.tally.admitted.saturating_sub(1);
+        self.waiting.refund(&waiter.ask);
+        self.waiting.push(ticket, waiter);
+    }
+
     /// Ends admission to a replica. Who was granted a slot there and has not claimed it goes back to its place:
     /// sent to a replica that cannot be reached or ends, it would only fail there.
-    fn stop(&mut self, replica: ReplicaId, phase: Phase) -> Vec<TicketId> {
+    fn stop(&mut self, replica: ReplicaId, phase: Phase, now: Instant) -> Vec<TicketId> {
+        self.pass(now);
         let before = self.slots.close(replica, phase);
         if before == Some(Phase::Ready) {
-            for (ticket, _) in self.granted.extract_if(.., |_, on| *on == replica) {
+            let lost: Vec<_> = self.granted.extract_if(.., |_, grant| grant.replica == replica).collect();
+            for (ticket, grant) in lost {
                 self.slots.give_back(replica);
-                self.waiting.insert(ticket);
+                self.back_to_place(ticket, grant.waiter);
             }
         }
         self.calls_control |= self.slots.settle(replica) && before.is_some();
-        let granted = self.hand_out();
+        let granted = self.hand_out(now);
         self.calls_control |= before == Some(Phase::Ready) && !self.waiting.is_empty() && !self.any_ready();
         granted
     }
@@ -317,10 +416,12 @@ impl Pool {
         }
         self.slots.check(self.permits + self.granted.len());
         assert!(self.waiting.is_empty() || !self.slots.any_free(), "waits while a slot is free: {self:?}");
-        for (ticket, replica) in &self.granted {
-            assert!(!self.waiting.contains(ticket), "granted and waiting: {self:?}");
+        for (ticket, Grant { replica, .. }) in &self.granted {
+            assert!(!self.waiting.contains(*ticket), "granted and waiting: {self:?}");
             assert!(self.slots.is_ready(*replica), "granted where nothing is admitted: {self:?}");
         }
+        let also_waits = |ticket: &TicketId| self.waiting.contains(*ticket);
+        assert!(!self.turned_away.keys().any(also_waits), "turned away and waiting: {self:?}");
     }
 }
 

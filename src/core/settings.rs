@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::admission::Class;
+use crate::core::admission::{Class, Limits, Queueing};
 use crate::core::identity::{Caller, JwtKeys, JwtSettings, KeyDigest};
 use crate::core::quota::Allowance;
 use crate::core::route::Traffic;
@@ -194,6 +194,8 @@ pub struct EndpointSettings {
     pub cors: Option<CorsSettings>,
     /// One more path that scores, such as `/v1/predict`.
     pub scoring_route: Option<String>,
+    /// How much requests matter.
+    pub classes: ClassSettings,
     /// Answers tell in a `Server-Timing` header where the time went.
     pub server_timing: bool,
     /// How requests without a deployment header are split; indices point into `deployments`.
@@ -319,8 +321,25 @@ pub struct RequestSettings {
     pub max_queue_length: Option<u32>,
     /// Largest request body.
     pub max_body_bytes: u64,
+    /// Under overload the newest request is served first, with an age limit; otherwise the oldest.
+    pub newest_first: bool,
+    /// Callers that wait at the same time get equal shares of slot-seconds.
+    pub fair_share: bool,
     /// When it is sent more than once.
     pub repeat: RepeatSettings,
+}
+
+impl RequestSettings {
+    /// Its part that is the gate's.
+    pub fn limits(&self) -> Limits {
+        Limits { slots: self.slots, max_queue_length: self.max_queue_length }
+    }
+
+    /// How the queue is kept.
+    pub fn queueing(&self) -> Queueing {
+        let Self { max_queue_wait, newest_first, fair_share, .. } = *self;
+        Queueing { max_wait: max_queue_wait, newest_first, fair_share }
+    }
 }
 
 /// When a request is sent more than once (`idempotent`, `retry`, `hedge`). GET and HEAD always may be.
@@ -349,6 +368,29 @@ pub enum HedgeAfter {
     Time(Duration),
     /// When 95 of 100 requests would have had the head of theirs, by what the deployment did lately.
     P95,
+}
+
+/// How much requests of an endpoint matter where not all can be served (`classes`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClassSettings {
+    /// Name of a caller (of a key, or a token's subject) → class; others are `default`.
+    pub callers: BTreeMap<String, Class>,
+    /// Requests for the description of the interface; `None` is the caller's class.
+    pub swagger: Option<Class>,
+    /// What the header `x-request-class` may do.
+    pub header: ClassHeader,
+}
+
+/// What a caller's own word on the class of a request is worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClassHeader {
+    /// Nothing.
+    Ignore,
+    /// It may make a request matter less.
+    #[default]
+    Lower,
+    /// It counts.
+    Trust,
 }
 
 /// How many replicas (`scale_settings`, `instance_count`).

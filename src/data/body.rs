@@ -244,7 +244,7 @@ pub async fn discard(mut incoming: Incoming) {
     let _ = tokio::time::timeout(DISCARD_TIME, read).await;
 }
 
-/// Why a body ended early.
+/// Denial a body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The client left, or sent what is not a body.

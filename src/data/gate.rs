@@ -15,7 +15,9 @@ use slab::Slab;
 use std::sync::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use crate::core::admission::{Ask, Limits, Load, Outcome, Pool, ReplicaId, Tally, TicketId};
+use crate::core::admission::{
+    Ask, Denial, Limits, Load, Outcome, Outlook, Pool, Queueing, ReplicaId, Retry, Tally, TicketId,
+};
 use crate::core::settings::Authority;
 use crate::data::gate::deadline::Deadline;
 
@@ -39,15 +41,13 @@ pub struct Target {
     pub host: http::HeaderValue,
 }
 
-/// Why there is no permit.
+/// Denial there is no permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The queue is as long as it may be.
-    QueueFull,
-    /// Waited as long as it may, all replicas busy.
-    WaitedTooLong,
-    /// Waited as long as it may, and no replica was ready.
-    NoReadyReplica,
+pub struct Refusal {
+    /// The reason.
+    pub why: Denial,
+    /// When to come back.
+    pub retry: Retry,
 }
 
 /// Admission of one deployment, shared by all workers and the control plane; carried from one snapshot to the
@@ -67,8 +67,6 @@ struct State {
     /// that can drop a task and with it another permit of this gate.
     wakers: BTreeMap<TicketId, Waker>,
     suspects: Vec<ReplicaId>,
-    /// When replicas that start now are expected to be ready.
-    expected: Vec<Instant>,
     /// How many of a replica's slots are held by requests that were given up.
     given_up: BTreeMap<ReplicaId, u32>,
     /// How the uses of slots ended, by the number of the outcome.
@@ -85,7 +83,6 @@ impl Gate {
             targets: BTreeMap::new(),
             wakers: BTreeMap::new(),
             suspects: Vec::new(),
-            expected: Vec::new(),
             given_up: BTreeMap::new(),
             ended: [0; _],
             copies: Slab::new(),
@@ -95,7 +92,28 @@ impl Gate {
 
     /// Other limits, at once: waiters get slots that become free by it; a shrink takes nothing away.
     pub fn set_limits(&self, limits: Limits) {
-        self.change(|state| state.pool.set_limits(limits));
+        self.change(|state| state.pool.set_limits(limits, now()));
+    }
+
+    /// Another way to keep the queue, at once.
+    pub fn set_queueing(&self, queueing: Queueing) {
+        self.lock().pool.set_queueing(queueing);
+    }
+
+    /// When replicas that start now are expected to be ready, instead of what was told before: for projected waits and
+    /// for `Retry-After`. To be told anew when one of them is ready.
+    pub fn expect(&self, moments: Vec<Instant>) {
+        self.lock().pool.expect(moments);
+    }
+
+    /// What [`Self::expect`] was told last, in order.
+    pub fn expected(&self) -> Vec<Instant> {
+        self.lock().pool.expected().to_vec()
+    }
+
+    /// What a newcomer has to expect.
+    pub fn outlook(&self, now: Instant) -> Outlook {
+        self.lock().pool.outlook(now)
     }
 
     /// The replica admits requests from now on; the oldest waiters get its slots at once. Also takes a draining
@@ -103,7 +121,7 @@ impl Gate {
     pub fn admit(&self, target: &Arc<Target>) {
         self.change(|state| {
             state.targets.insert(target.id, Arc::clone(target));
-            state.pool.admit_replica(target.id)
+            state.pool.admit_replica(target.id, now())
         });
     }
 
@@ -111,13 +129,13 @@ impl Gate {
     pub fn admit_capped(&self, target: &Arc<Target>, cap: u32) {
         self.change(|state| {
             state.targets.insert(target.id, Arc::clone(target));
-            state.pool.admit_capped(target.id, cap)
+            state.pool.admit_capped(target.id, cap, now())
         });
     }
 
     /// The replica admits nothing from now on; what runs on it goes on. Unknown ids are ignored.
     pub fn drain(&self, id: ReplicaId) {
-        self.change(|state| state.pool.drain(id));
+        self.change(|state| state.pool.drain(id, now()));
     }
 
     /// The replica is gone: like `drain`, and forgotten when its last permit is dropped.
@@ -125,7 +143,7 @@ impl Gate {
         self.change(|state| {
             state.targets.remove(&id);
             state.suspects.retain(|suspect| *suspect != id);
-            state.pool.remove(id)
+            state.pool.remove(id, now())
         });
     }
 
@@ -146,16 +164,6 @@ impl Gate {
         self.lock().pool.any_ready()
     }
 
-    /// When replicas that start now are expected to be ready, instead of what was told before.
-    pub fn expect(&self, moments: Vec<Instant>) {
-        self.lock().expected = moments;
-    }
-
-    /// What [`Self::expect`] was told last.
-    pub fn expected(&self) -> Vec<Instant> {
-        self.lock().expected.clone()
-    }
-
     /// What is held now.
     pub fn load(&self) -> Load {
         self.lock().pool.load()
@@ -172,8 +180,8 @@ impl Gate {
         std::mem::take(&mut self.lock().suspects)
     }
 
-    /// Wakes the control plane: somebody waits and no replica admits, a draining replica has become empty, or a
-    /// replica is suspected. Level-triggered: look at `load`, `busy` and `take_suspects` after each wake.
+    /// Wakes the control plane: somebody waits and no replica admits or the projected wait is too long, a draining
+    /// replica has become empty, or a replica is suspected. Level-triggered: look at `load`, `busy` and `take_suspects` after each wake.
     pub fn events(&self) -> &Notify {
         &self.events
     }
@@ -199,7 +207,7 @@ impl Gate {
 
     /// A limit of its own for one replica, where it is less than that of all; see [`Pool::cap`].
     pub fn cap(&self, id: ReplicaId, cap: Option<u32>) {
-        self.change(|state| state.pool.cap(id, cap));
+        self.change(|state| state.pool.cap(id, cap, now()));
     }
 
     /// What has happened since the last call. For the one scaler of the deployment.
@@ -227,14 +235,22 @@ impl Gate {
         first.into_iter().chain(others).for_each(Waker::wake);
     }
 
-    /// Unlocks and passes on the pool's call for the control plane, if there is one.
+    /// Unlocks, wakes those who were turned away, and passes on the pool's call for the control plane, if there is one.
     fn unlock(&self, mut state: MutexGuard<'_, State>) {
         let call = state.pool.take_call();
+        let turned_away = state.pool.take_turned_away().into_iter();
+        let wakers: Vec<Waker> = turned_away.filter_map(|ticket| state.wakers.remove(&ticket)).collect();
         drop(state);
+        wakers.into_iter().for_each(Waker::wake);
         if call {
             self.events.notify_one();
         }
     }
+}
+
+/// The runtime's clock, which tests can pause.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 impl State {

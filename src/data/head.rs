@@ -55,6 +55,18 @@ macro_rules! known {
         }
 
         impl Known {
+            /// Its name.
+            pub fn name(self) -> HeaderName {
+                match self {
+                    $(Self::$name => HeaderName::from_static($text),)*
+                }
+            }
+
+            /// For [`Survey::has_any`].
+            pub const fn bit(self) -> u32 {
+                1 << self as u32
+            }
+
             fn of(name: &HeaderName) -> Option<Self> {
                 match name.as_str() {
                     $($text => Some(Self::$name),)*
@@ -70,14 +82,20 @@ known! {
     ClientRequestId = "x-ms-client-request-id",
     Connection = "connection",
     Deployment = "azureml-model-deployment",
+    EnvoyTimeout = "x-envoy-expected-rq-timeout-ms",
     Expect = "expect",
+    GrpcTimeout = "grpc-timeout",
     Host = "host",
     KeepAlive = "keep-alive",
     LegacyRequestId = "x-ms-request-id",
     ProxyAuthenticate = "proxy-authenticate",
     ProxyAuthorization = "proxy-authorization",
     ProxyConnection = "proxy-connection",
+    RequestClass = "x-request-class",
+    RequestDeadline = "x-request-deadline-ms",
     RequestId = "x-request-id",
+    StainlessReadTimeout = "x-stainless-read-timeout",
+    StainlessTimeout = "x-stainless-timeout",
     Te = "te",
     Traceparent = "traceparent",
     Tracestate = "tracestate",
@@ -91,7 +109,7 @@ impl Survey {
         let mut survey = Self::default();
         for (name, _) in headers {
             if let Some(known) = Known::of(name) {
-                survey.present |= 1 << known as u32;
+                survey.present |= known.bit();
                 survey.hosts += u32::from(known == Known::Host);
             }
         }
@@ -100,7 +118,12 @@ impl Survey {
 
     /// Whether there is at least one of that name.
     pub fn has(self, known: Known) -> bool {
-        self.present & (1 << known as u32) != 0
+        self.has_any(known.bit())
+    }
+
+    /// Whether there is at least one of these.
+    pub fn has_any(self, bits: u32) -> bool {
+        self.present & bits != 0
     }
 }
 

@@ -20,9 +20,10 @@ use crate::core::retry::Cause;
 use crate::core::route::{Call, Route};
 use crate::core::settings::{EndpointSettings, Profile, RequestSettings};
 use crate::data::again::Again;
+use crate::data::ask::Asking;
 use crate::data::body::{AnswerBody, Progress, RequestBody, Terms, Upload};
 use crate::data::cors;
-use crate::data::gate::{Acquire, Permit, Refusal};
+use crate::data::gate::{Acquire, Permit};
 use crate::data::head::{self, Forwarding, Ids, Known, Survey};
 use crate::data::peer::Peer;
 use crate::data::quota::{Limiter, Told};
@@ -149,6 +150,7 @@ impl Path<'_> {
         }
         self.identify(request.headers())?;
         let deployment = self.choose(request.headers())?;
+        let ask = self.ask(request.headers(), &deployment)?;
         let limit = deployment.settings.request.max_body_bytes;
         if request.body().size_hint().lower() > limit {
             return Err(Reject::BodyTooLarge { limit });
@@ -157,7 +159,7 @@ impl Path<'_> {
         self.address(&mut request, &deployment);
         // A drain's deadline frees whoever still waits, with an answer instead of a cut connection.
         let over = Rc::clone(&self.worker.drain_over);
-        let forward = std::pin::pin!(self.forward(&deployment, request));
+        let forward = std::pin::pin!(self.forward(&deployment, request, ask));
         let answer = over.or(forward).await.unwrap_or(Err(Reject::Draining))?;
         Ok(Outcome::Model(answer, Arc::clone(&deployment)))
     }
@@ -217,6 +219,23 @@ impl Path<'_> {
         Ok(Arc::clone(deployment))
     }
 
+    /// What the request asks the gate for.
+    fn ask(&mut self, headers: &HeaderMap, deployment: &Deployment) -> Result<Ask, Reject> {
+        let fields = self.record.fields();
+        let auth = &self.endpoint.settings.auth;
+        let client = fields.identity.as_ref().and_then(|identity| auth.client(identity.caller));
+        let asking = Asking {
+            arrived: fields.started,
+            headers,
+            survey: self.survey,
+            identity: fields.identity.as_ref(),
+            client: client.and_then(|client| client.class),
+            call: self.call,
+            ids: self.ids.as_ref(),
+        };
+        asking.ask(&self.endpoint.settings.classes, deployment.settings.request.fair_share)
+    }
+
     /// Makes of the request what the model is to see, but for the Host header.
     fn address(&self, request: &mut Outgoing, deployment: &Deployment) {
         let uri = request.uri();
@@ -238,12 +257,16 @@ impl Path<'_> {
 
     /// Waits for a slot, sends, waits for the head of the answer. A replica that cannot be reached is suspended, and the
     /// request waits for another one with its old place in the queue.
-    async fn forward(&mut self, deployment: &Deployment, mut request: Outgoing) -> Result<Answer, Reject> {
+    async fn forward(
+        &mut self,
+        deployment: &Deployment,
+        mut request: Outgoing,
+        ask: Ask,
+    ) -> Result<Answer, Reject> {
         let asked = Instant::now();
         let (longest, repeat) = (deployment.longest_wait(), &deployment.settings.request.repeat);
         let fields = self.record.fields();
         fields.route_time = asked.saturating_duration_since(fields.started);
-        let ask = Ask::default();
         let again = Again::of(&mut request, repeat, ask);
         if again.is_some() {
             deployment.copies.budget.deposit(repeat.budget_percent);
@@ -307,11 +330,7 @@ impl Path<'_> {
         }
         match granted {
             Ok(Ok(permit)) => Ok((permit, now)),
-            Ok(Err(Refusal::QueueFull)) => {
-                Err(Reject::QueueFull { limit: limits.max_queue_length.unwrap_or(u32::MAX) })
-            }
-            Ok(Err(Refusal::WaitedTooLong)) => Err(Reject::QueueTimeout { waited, limit: longest }),
-            Ok(Err(Refusal::NoReadyReplica)) => Err(Reject::NoReadyReplica { waited, limit: longest }),
+            Ok(Err(refusal)) => Err(Reject::refused(refusal, waited, longest, limits)),
             Err(upload) => Err(upload_failure(upload, limits).unwrap_or(Reject::ClientGone)),
         }
     }
@@ -515,7 +534,7 @@ fn own_reject(
 ) -> Response<AnswerBody> {
     let fields = record.fields();
     fields.reason = Some(reject.code());
-    fields.story.retry_after = reject.retry_after();
+    fields.story.retry_after = reject.retry().map(|retry| retry.wait);
     own_answer(reject.response(profile), ids, timing, record)
 }
 

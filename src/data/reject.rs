@@ -9,11 +9,13 @@ use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
+use crate::core::admission::{Denial, Retry};
 use crate::core::identity::AuthError;
 use crate::core::quota::{Denied, Limit};
-use crate::core::settings::Profile;
+use crate::core::settings::{Profile, RequestSettings};
+use crate::data::gate::Refusal;
 
-/// The time to come back, in milliseconds: what clients of Azure OpenAI read before `Retry-After`.
+/// `Retry-After` in milliseconds, as Azure's and OpenAI's clients read it before the other one.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// Why the router answers instead of the model.
@@ -35,6 +37,13 @@ pub enum Reject {
     },
     /// The client left before the request was complete. Nobody sees this answer; it is for log and metrics.
     ClientGone,
+    /// The answer would come after the request's deadline, or the deadline has passed.
+    DeadlineUnmeetable {
+        /// Time in the queue.
+        waited: Duration,
+        /// When to come back.
+        retry: Retry,
+    },
     /// The body did not arrive within the request timeout.
     ClientTooSlow {
         /// `request_timeout_ms`.
@@ -67,6 +76,8 @@ pub enum Reject {
         waited: Duration,
         /// `max_queue_wait_ms`.
         limit: Duration,
+        /// When to come back.
+        retry: Retry,
     },
     /// No deployment has a share of the traffic.
     NoTraffic {
@@ -77,6 +88,8 @@ pub enum Reject {
     QueueFull {
         /// `max_queue_length`.
         limit: u32,
+        /// When to come back.
+        retry: Retry,
     },
     /// All replicas were busy for the longest wait.
     QueueTimeout {
@@ -84,6 +97,16 @@ pub enum Reject {
         waited: Duration,
         /// `max_queue_wait_ms`.
         limit: Duration,
+        /// When to come back.
+        retry: Retry,
+    },
+    /// Turned away for others: a more important request had no place in the full queue, or the queue does not drain and
+    /// the newest requests are served first.
+    Shed {
+        /// Time in the queue.
+        waited: Duration,
+        /// When to come back.
+        retry: Retry,
     },
     /// The header names a deployment that is not there.
     UnknownDeployment {
@@ -95,6 +118,24 @@ pub enum Reject {
 }
 
 impl Reject {
+    /// What a refusal of the gate is to the client, after a wait of at most `limit`.
+    pub fn refused(
+        Refusal { why, retry }: Refusal,
+        waited: Duration,
+        limit: Duration,
+        limits: &RequestSettings,
+    ) -> Self {
+        match why {
+            Denial::QueueFull => {
+                Self::QueueFull { limit: limits.max_queue_length.unwrap_or(u32::MAX), retry }
+            }
+            Denial::TooLate => Self::DeadlineUnmeetable { waited, retry },
+            Denial::GaveWay | Denial::TooOld => Self::Shed { waited, retry },
+            Denial::WaitedTooLong => Self::QueueTimeout { waited, limit, retry },
+            Denial::NoReadyReplica => Self::NoReadyReplica { waited, limit, retry },
+        }
+    }
+
     /// The code in the body, in metrics and in the access log.
     pub fn code(&self) -> &'static str {
         match self {
@@ -105,6 +146,7 @@ impl Reject {
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::ClientGone => "client_gone",
             Self::ClientTooSlow { .. } => "client_too_slow",
+            Self::DeadlineUnmeetable { .. } => "deadline_unmeetable",
             Self::Draining => "draining",
             Self::Limited(denied) => denied.limit.code(),
             Self::HeaderTooLong { .. } => "header_too_long",
@@ -115,6 +157,7 @@ impl Reject {
             Self::NoTraffic { .. } => "no_traffic",
             Self::QueueFull { .. } => "queue_full",
             Self::QueueTimeout { .. } => "queue_timeout",
+            Self::Shed { .. } => "shed",
             Self::UnknownDeployment { .. } => "unknown_deployment",
             Self::UnknownRoute => "unknown_route",
         }
@@ -139,10 +182,19 @@ impl Reject {
             Self::ModelBroke => StatusCode::BAD_GATEWAY,
             Self::ModelTimeout { .. } if managed => StatusCode::REQUEST_TIMEOUT,
             Self::ModelTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
-            Self::QueueFull { .. } | Self::QueueTimeout { .. } if managed => StatusCode::TOO_MANY_REQUESTS,
-            Self::NoReadyReplica { .. } | Self::QueueFull { .. } | Self::QueueTimeout { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
+            Self::DeadlineUnmeetable { .. }
+            | Self::QueueFull { .. }
+            | Self::QueueTimeout { .. }
+            | Self::Shed { .. }
+                if managed =>
+            {
+                StatusCode::TOO_MANY_REQUESTS
             }
+            Self::DeadlineUnmeetable { .. }
+            | Self::NoReadyReplica { .. }
+            | Self::QueueFull { .. }
+            | Self::QueueTimeout { .. }
+            | Self::Shed { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoTraffic { .. } | Self::UnknownDeployment { .. } | Self::UnknownRoute => {
                 StatusCode::NOT_FOUND
             }
@@ -150,13 +202,15 @@ impl Reject {
     }
 
     /// When coming back makes sense.
-    pub(super) fn retry_after(&self) -> Option<Duration> {
+    pub(super) fn retry(&self) -> Option<Retry> {
         match self {
-            Self::Limited(denied) => Some(denied.retry),
-            Self::Draining
-            | Self::NoReadyReplica { .. }
-            | Self::QueueFull { .. }
-            | Self::QueueTimeout { .. } => Some(Duration::from_secs(1)),
+            Self::Limited(denied) => Some(exactly(denied.retry)),
+            Self::Draining => Some(Retry::UNKNOWN),
+            Self::DeadlineUnmeetable { retry, .. }
+            | Self::NoReadyReplica { retry, .. }
+            | Self::QueueFull { retry, .. }
+            | Self::QueueTimeout { retry, .. }
+            | Self::Shed { retry, .. } => Some(*retry),
             _ => None,
         }
     }
@@ -171,11 +225,14 @@ impl Reject {
             Self::ClientTooSlow { limit } => {
                 format!("the request body did not arrive within {} ms", limit.as_millis())
             }
+            Self::DeadlineUnmeetable { .. } => {
+                "the request cannot be answered before its deadline; it was not sent to the model".to_owned()
+            }
             Self::Draining => "the router is shutting down; send the request again".to_owned(),
             Self::Limited(Denied { limit, retry }) => match limit {
                 Limit::Concurrency(_) => format!("over the limit of {limit}; come back when one has ended"),
                 Limit::Quota(_) | Limit::Rate(_) => {
-                    format!("over the limit of {limit}; come back in {} ms", whole_millis(*retry))
+                    format!("over the limit of {limit}; come back in {} ms", milliseconds(exactly(*retry)))
                 }
             },
             Self::HeaderTooLong { header } => format!("{header} must not exceed 100 characters"),
@@ -184,7 +241,7 @@ impl Reject {
             Self::ModelTimeout { limit } => {
                 format!("the model did not answer within {} ms", limit.as_millis())
             }
-            Self::NoReadyReplica { waited, limit } => format!(
+            Self::NoReadyReplica { waited, limit, .. } => format!(
                 "no replica was ready; waited {} ms of at most {} ms",
                 waited.as_millis(),
                 limit.as_millis()
@@ -193,14 +250,17 @@ impl Reject {
                 "no deployment takes traffic; name one in the azureml-model-deployment header: {}",
                 known.join(", ")
             ),
-            Self::QueueFull { limit } => {
+            Self::QueueFull { limit, .. } => {
                 format!("all replicas are busy and the queue holds {limit} requests, its limit")
             }
-            Self::QueueTimeout { waited, limit } => format!(
+            Self::QueueTimeout { waited, limit, .. } => format!(
                 "all replicas were busy; waited {} ms of at most {} ms",
                 waited.as_millis(),
                 limit.as_millis()
             ),
+            Self::Shed { .. } => {
+                "all replicas are busy, and this request gave way to others; send it again later".to_owned()
+            }
             Self::UnknownDeployment { known } => {
                 format!("no such deployment at this endpoint; there are: {}", known.join(", "))
             }
@@ -219,24 +279,23 @@ impl Reject {
             Self::ClientTooSlow { limit } | Self::ModelTimeout { limit } => {
                 json!({"setting": "request_timeout_ms", "limit": ms(limit)})
             }
-            Self::Limited(Denied { limit, retry }) => {
-                let mut details = match limit {
-                    Limit::Concurrency(limit) => json!({"setting": "concurrency", "limit": limit}),
-                    Limit::Quota(quota) => json!({
-                        "setting": "quota", "limit": quota.requests, "per": quota.per.as_str(),
-                    }),
-                    Limit::Rate(rate) => json!({
-                        "setting": "requests_per_second", "limit": rate.per_second(), "burst": rate.burst(),
-                    }),
-                };
-                details["retry_after_ms"] = json!(whole_millis(*retry));
-                details
+            Self::Limited(Denied { limit, .. }) => match limit {
+                Limit::Concurrency(limit) => json!({"setting": "concurrency", "limit": limit}),
+                Limit::Quota(quota) => json!({
+                    "setting": "quota", "limit": quota.requests, "per": quota.per.as_str(),
+                }),
+                Limit::Rate(rate) => json!({
+                    "setting": "requests_per_second", "limit": rate.per_second(), "burst": rate.burst(),
+                }),
+            },
+            Self::DeadlineUnmeetable { waited, .. } | Self::Shed { waited, .. } => {
+                json!({"waited_ms": ms(waited)})
             }
-            Self::NoReadyReplica { waited, limit } | Self::QueueTimeout { waited, limit } => {
+            Self::NoReadyReplica { waited, limit, .. } | Self::QueueTimeout { waited, limit, .. } => {
                 json!({"setting": "max_queue_wait_ms", "limit": ms(limit), "waited_ms": ms(waited)})
             }
             Self::NoTraffic { known } | Self::UnknownDeployment { known } => json!({"deployments": known}),
-            Self::QueueFull { limit } => {
+            Self::QueueFull { limit, .. } => {
                 json!({"setting": "max_queue_length", "limit": limit, "waited_ms": 0})
             }
             Self::Auth(_)
@@ -258,14 +317,17 @@ impl Reject {
         if let (Value::Object(error), Value::Object(details)) = (&mut error, details) {
             error.extend(details);
         }
+        let retry = self.retry();
+        if let Some(retry) = retry {
+            error["retry_after_ms"] = milliseconds(retry).into();
+        }
         let mut response = Response::new(Bytes::from(json!({ "error": error }).to_string()));
         *response.status_mut() = self.status(profile);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(time) = self.retry_after() {
-            let millis = whole_millis(time).max(1);
-            headers.insert(RETRY_AFTER, HeaderValue::from(millis.div_ceil(1_000)));
-            headers.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
+        if let Some(retry) = retry {
+            headers.insert(RETRY_AFTER, HeaderValue::from(retry.seconds));
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from(milliseconds(retry)));
         }
         match self {
             Self::Auth(error) if *error != AuthError::Forbidden => {
@@ -280,9 +342,15 @@ impl Reject {
     }
 }
 
-/// Upwards: who comes back a moment early is refused again.
-fn whole_millis(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+/// A time that is known, and no guess to be spread.
+fn exactly(wait: Duration) -> Retry {
+    let millis = wait.as_nanos().div_ceil(1_000_000).max(1);
+    Retry { wait, seconds: u64::try_from(millis.div_ceil(1_000)).unwrap_or(u64::MAX) }
+}
+
+/// Rounded up, as nobody should come too early.
+fn milliseconds(retry: Retry) -> u64 {
+    u64::try_from(retry.wait.as_nanos().div_ceil(1_000_000).max(1)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -298,6 +366,7 @@ mod tests {
 
     fn every_reject() -> Vec<Reject> {
         let ms = Duration::from_millis(500);
+        let retry = Retry { wait: Duration::from_micros(2_300_100), seconds: 3 };
         vec![
             Reject::Auth(AuthError::Missing),
             Reject::Auth(AuthError::Forbidden),
@@ -311,9 +380,11 @@ mod tests {
             Reject::ClientGone,
             Reject::BodyTooLarge { limit: 10 },
             Reject::ClientTooSlow { limit: ms },
-            Reject::QueueFull { limit: 3 },
-            Reject::QueueTimeout { waited: ms, limit: ms },
-            Reject::NoReadyReplica { waited: ms, limit: ms },
+            Reject::QueueFull { limit: 3, retry },
+            Reject::QueueTimeout { waited: ms, limit: ms, retry },
+            Reject::DeadlineUnmeetable { waited: ms, retry },
+            Reject::Shed { waited: ms, retry },
+            Reject::NoReadyReplica { waited: ms, limit: ms, retry },
             Reject::ModelTimeout { limit: ms },
             Reject::ModelBroke,
             Reject::Draining,
@@ -332,11 +403,14 @@ mod tests {
                 reject.code(),
                 reject.status(Profile::Aks).as_u16(),
                 reject.status(Profile::Managed).as_u16(),
-                match (&reject, reject.retry_after()) {
-                    (_, None) => "–".to_owned(),
-                    (Reject::Limited(Denied { limit: Limit::Quota(_) | Limit::Rate(_), .. }), _) =>
-                        "when one may pass".to_owned(),
-                    (_, Some(time)) => format!("{} s", time.as_secs()),
+                match (&reject, reject.retry()) {
+                    (_, None) => "–",
+                    (Reject::Draining, _) => "1 s",
+                    (Reject::Limited(Denied { limit: Limit::Quota(_) | Limit::Rate(_), .. }), _) => {
+                        "when one may pass"
+                    }
+                    (Reject::Limited(_), _) => "1 s",
+                    (_, Some(_)) => "true",
                 },
             );
             assert!(page.contains(&row), "docs/status-codes.md lacks the row\n{row}");
@@ -367,6 +441,22 @@ mod tests {
             let body: Value = serde_json::from_slice(reject.response(Profile::Aks).body()).unwrap();
             assert_eq!(body["error"]["code"], reject.code());
             assert!(body["error"]["message"].as_str().is_some_and(|m| m.len() > 10));
+        }
+    }
+
+    #[test]
+    fn when_to_come_back_is_told_in_seconds_and_in_milliseconds() {
+        for reject in every_reject() {
+            let response = reject.response(Profile::Managed);
+            let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap());
+            let body: Value = serde_json::from_slice(response.body()).unwrap();
+            let told =
+                (header("retry-after"), header("retry-after-ms"), body["error"]["retry_after_ms"].as_u64());
+            match reject.retry() {
+                None => assert_eq!(told, (None, None, None), "{reject:?}"),
+                Some(Retry::UNKNOWN) => assert_eq!(told, (Some("1"), Some("1000"), Some(1_000))),
+                Some(_) => assert_eq!(told, (Some("3"), Some("2301"), Some(2_301))),
+            }
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::data::files::read_small;
 
 mod validity;
 
-/// Why certificates cannot be used.
+/// Denial certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file could not be read.

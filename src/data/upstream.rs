@@ -208,7 +208,7 @@ impl Drop for Hold {
 /// A request to a replica.
 pub type Outgoing = Box<Request<RequestBody>>;
 
-/// Why there is no answer.
+/// Denial there is no answer.
 #[derive(Debug)]
 pub enum SendError {
     /// The replica could not be reached; nothing was sent, and permit and request are as good as new.

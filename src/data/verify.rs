@@ -28,7 +28,7 @@ mod last;
 /// Longest key or token that is looked at.
 const LONGEST_CREDENTIAL: usize = 16 * 1024;
 
-/// Why there is no verifier for some settings.
+/// Denial there is no verifier for some settings.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifierError {
     /// A token key cannot be used.
@@ -102,7 +102,7 @@ impl Verifier {
     /// used before is known by `last`.
     ///
     /// # Errors
-    /// Why the caller may not pass.
+    /// Denial the caller may not pass.
     pub fn authorize(
         self: &Arc<Self>,
         headers: &HeaderMap,
@@ -131,7 +131,7 @@ impl Verifier {
     /// Who the caller is, at a time in seconds since 1970. `authorization` must be the only such header.
     ///
     /// # Errors
-    /// Why the caller may not pass.
+    /// Denial the caller may not pass.
     pub fn verify(
         &self,
         authorization: Option<&HeaderValue>,

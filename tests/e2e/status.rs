@@ -70,6 +70,7 @@ async fn every_kind_of_overload_has_a_code_of_its_own() {
         let full = post(SCORE, "{}").send(&router).await;
         full.expect(status, "queue_full");
         assert_eq!(full.header("retry-after"), "1");
+        assert_eq!(full.header("retry-after-ms"), full.json()["error"]["retry_after_ms"].to_string());
         let late = queued.await.unwrap();
         late.expect(status, "queue_timeout");
         assert_eq!(late.json()["error"]["limit"], 60);
@@ -78,6 +79,34 @@ async fn every_kind_of_overload_has_a_code_of_its_own() {
         replica.release(1);
         assert_eq!(running.await.unwrap().status, StatusCode::OK);
     }
+}
+
+#[tokio::test]
+async fn a_critical_request_takes_the_place_of_another_and_a_deadline_is_heeded() {
+    let replica = Replica::acting(Act::Hold);
+    let settings = "max_queue_wait_ms: 60000, max_queue_length: 1, request_timeout_ms: 60000";
+    let classes = "classes: { header: trust }\n    auth_mode: none";
+    let endpoints = blue(&[replica.address()], settings).replace("auth_mode: none", classes);
+    let router = Router::start(&endpoints).ready().await;
+    let address = router.address();
+    let running = tokio::spawn(post(SCORE, "{}").send_to(address));
+    eventually("request at the replica", async || (replica.in_flight() == 1).then_some(())).await;
+    let queued = tokio::spawn(post(SCORE, "{}").send_to(address));
+    eventually("request in the queue", async || {
+        (router.state().await["endpoints"][0]["deployments"][0]["queue"]["length"] == 1).then_some(())
+    })
+    .await;
+    let late = post(SCORE, "{}").header("x-request-deadline-ms", "0").send(&router).await;
+    late.expect(503, "deadline_unmeetable");
+    let garbage = post(SCORE, "{}").header("x-request-deadline-ms", "soon").send(&router).await;
+    garbage.expect(400, "bad_request");
+    let critical = tokio::spawn(post(SCORE, "{}").header("x-request-class", "critical").send_to(address));
+    let shed = queued.await.unwrap();
+    shed.expect(503, "shed");
+    assert!(!shed.header("retry-after").is_empty());
+    replica.release(2);
+    assert_eq!(running.await.unwrap().status, StatusCode::OK);
+    assert_eq!(critical.await.unwrap().status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -197,7 +197,7 @@ impl World {
         self.after(pause, Event::Arrive);
         self.totals.arrived += 1;
         let ticket = match self.pool.admit(&Ask::default(), self.moment()) {
-            Admission::Refused => {
+            Admission::Refused(..) => {
                 assert!(self.requests.is_anybody_waiting() || self.limits.max_queue_length == Some(0));
                 self.totals.refused += 1;
                 return;
@@ -250,7 +250,7 @@ impl World {
         }
         self.totals.unreachable += 1;
         self.requests.put(ticket, Place::Waiting);
-        let granted = self.pool.suspect(ticket, id);
+        let granted = self.pool.suspect(ticket, id, &Ask::default(), self.moment());
         if let Some(replica) = self.replicas.get_mut(&id)
             && replica.state == State::Ready
         {
@@ -298,12 +298,12 @@ impl World {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         if !replica.alive {
             self.replicas.remove(&id);
-            let granted = self.pool.remove(id);
+            let granted = self.pool.remove(id, self.moment());
             self.granted(granted);
             self.reconcile();
         } else if matches!(replica.state, State::Starting | State::Suspended) {
             replica.state = State::Ready;
-            let granted = self.pool.admit_replica(id);
+            let granted = self.pool.admit_replica(id, self.moment());
             self.granted(granted);
         }
     }
@@ -344,7 +344,7 @@ impl World {
         let Some(replica) = replica else { return };
         replica.state = State::Suspended;
         self.totals.flaps += 1;
-        let granted = self.pool.suspend(id);
+        let granted = self.pool.suspend(id, self.moment());
         self.granted(granted);
         let pause = self.random.random_range(10..3000);
         self.after(pause, Event::Recheck(id));
@@ -359,7 +359,7 @@ impl World {
         for (id, replica) in &mut self.replicas {
             replica.allowed = slots.max(self.pool.busy(*id));
         }
-        let granted = self.pool.set_limits(self.limits);
+        let granted = self.pool.set_limits(self.limits, self.moment());
         self.granted(granted);
     }
 
@@ -431,13 +431,13 @@ impl World {
         for id in draining {
             if self.pool.busy(id) == 0 {
                 self.replicas.remove(&id);
-                let granted = self.pool.remove(id);
+                let granted = self.pool.remove(id, self.moment());
                 self.granted(granted);
             } else if missing > 0 {
                 missing -= 1;
                 self.totals.taken_back += 1;
                 self.set_state(id, State::Ready);
-                let granted = self.pool.admit_replica(id);
+                let granted = self.pool.admit_replica(id, self.moment());
                 self.granted(granted);
             }
         }
@@ -449,11 +449,11 @@ impl World {
         victims.extend(ready);
         for id in victims.into_iter().take(serving.saturating_sub(desired)) {
             self.set_state(id, State::Draining);
-            let granted = self.pool.drain(id);
+            let granted = self.pool.drain(id, self.moment());
             self.granted(granted);
             if self.pool.busy(id) == 0 {
                 self.replicas.remove(&id);
-                let granted = self.pool.remove(id);
+                let granted = self.pool.remove(id, self.moment());
                 self.granted(granted);
             }
         }

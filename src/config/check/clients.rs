@@ -16,17 +16,17 @@ const MAX_CLIENTS: usize = 1_000;
 /// What the keys of `keys` are called where clients are called by name.
 const KEY_NAMES: [&str; 2] = ["primary", "secondary"];
 
-impl From<file::RequestClass> for Class {
-    fn from(class: file::RequestClass) -> Self {
+impl From<file::Class> for Class {
+    fn from(class: file::Class) -> Self {
         match class {
-            file::RequestClass::Critical => Self::Critical,
-            file::RequestClass::Default => Self::Default,
-            file::RequestClass::Sheddable => Self::Sheddable,
+            file::Class::Critical => Self::Critical,
+            file::Class::Default => Self::Default,
+            file::Class::Sheddable => Self::Sheddable,
         }
     }
 }
 
-impl From<Class> for file::RequestClass {
+impl From<Class> for file::Class {
     fn from(class: Class) -> Self {
         match class {
             Class::Critical => Self::Critical,

@@ -303,6 +303,8 @@ impl Check<'_> {
             max_queue_wait: millis(&request.max_queue_wait_ms, 500),
             max_queue_length: request.max_queue_length.value().map(|length| length.as_u32()),
             max_body_bytes: request.max_body_bytes.value().map_or(100 * 1024 * 1024, |bytes| bytes.get()),
+            newest_first: request.queue_order.value() == Some(&file::QueueOrder::NewestFirst),
+            fair_share: request.fair_share.value().copied().unwrap_or(false),
             repeat: self.repeat(request),
         }
     }

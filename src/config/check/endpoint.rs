@@ -8,8 +8,11 @@ use crate::config::diagnostic::Place;
 use crate::config::field::{At, Field};
 use crate::config::units::RoutePath;
 use crate::config::{file, suggest};
+use crate::core::admission::Class;
 use crate::core::route::{Percent, Traffic};
-use crate::core::settings::{CorsSettings, DeploymentSettings, EndpointSettings, Name, Profile};
+use crate::core::settings::{
+    ClassHeader, ClassSettings, CorsSettings, DeploymentSettings, EndpointSettings, Name, Profile,
+};
 
 /// Longest names of an endpoint and a deployment together (reference §10).
 const LONGEST_NAMES: usize = 62;
@@ -58,6 +61,7 @@ impl Check<'_> {
             default_limits,
             cors,
             scoring_route,
+            classes: classes(&endpoint.classes),
             server_timing: endpoint.server_timing.value().copied().unwrap_or(false),
             traffic,
             default_deployment,
@@ -246,5 +250,26 @@ impl<'f> Names<'f> {
             .collect();
         let complete = list.is_some_and(|list| list.len() == known.len());
         Self { known, complete }
+    }
+}
+
+fn classes(field: &Field<file::Classes>) -> ClassSettings {
+    let Some(classes) = field.value() else { return ClassSettings::default() };
+    let class = |class: &file::Class| match class {
+        file::Class::Critical => Class::Critical,
+        file::Class::Default => Class::Default,
+        file::Class::Sheddable => Class::Sheddable,
+    };
+    let callers = classes.callers.value().into_iter().flat_map(|entries| &entries.0);
+    ClassSettings {
+        callers: callers
+            .filter_map(|(name, value)| Some((name.value.clone(), class(value.value()?))))
+            .collect(),
+        swagger: classes.swagger.value().map(class),
+        header: match classes.header.value() {
+            Some(file::ClassHeader::Ignore) => ClassHeader::Ignore,
+            None | Some(file::ClassHeader::Lower) => ClassHeader::Lower,
+            Some(file::ClassHeader::Trust) => ClassHeader::Trust,
+        },
     }
 }

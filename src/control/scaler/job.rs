@@ -259,6 +259,7 @@ impl<H: Hands> Job<H> {
             wall: self.wall(),
             load: gate.load(),
             tally: gate.take_tally(now),
+            projected: gate.outlook(now).wait,
             busy: self.fleet.busy(|id| gate.busy(id)),
             draining: self.fleet.draining(),
             hold: *self.hold.borrow(),

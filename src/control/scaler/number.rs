@@ -31,6 +31,8 @@ pub(super) struct Look {
     pub(super) load: Load,
     /// What has happened at the gate since the last look.
     pub(super) tally: Tally,
+    /// How long a newcomer would wait; `None` when nobody knows.
+    pub(super) projected: Option<Duration>,
     /// Slots in use on replicas that serve.
     pub(super) busy: u32,
     /// Replicas that finish what they have.
@@ -267,7 +269,7 @@ impl Number {
             queue_avg: mean(tally.queued_time, load.queued),
             peak: tally.peak,
             arrivals: tally.arrivals,
-            admitted: 0,
+            admitted: tally.admitted,
             completed: tally.completed,
             rejected: tally.rejected,
             service_sum: tally.service_sum,
@@ -277,7 +279,7 @@ impl Number {
             min: bounds.min,
             max: bounds.max,
             queue_wait: settings.request.max_queue_wait.as_secs_f64(),
-            projected_wait: None,
+            projected_wait: look.projected.map(|wait| wait.as_secs_f64()),
         }
     }
 

@@ -14,7 +14,23 @@ pub enum Class {
     Sheddable,
 }
 
-/// Whose request it is, for fair shares: the place of its key, or nobody's.
+impl Class {
+    /// All of them, the most important one first.
+    pub const ALL: [Self; 3] = [Self::Critical, Self::Default, Self::Sheddable];
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The word for it, in headers and in the configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Default => "default",
+            Self::Sheddable => "sheddable",
+        }
+    }
+}
+
+/// Whose request it is, for fair shares: a number made of the caller's name, or nobody's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tenant(pub u32);
 
@@ -27,4 +43,6 @@ pub struct Ask {
     pub tenant: Tenant,
     /// When its answer is of no use any more.
     pub deadline: Option<Instant>,
+    /// Made of the request's id, so that a refused one that comes back is known again; 0 for none.
+    pub mark: u64,
 }

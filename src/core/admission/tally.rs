@@ -65,7 +65,9 @@ pub struct Tally {
     pub seconds: f64,
     /// Requests that asked for a slot.
     pub arrivals: u64,
-    /// Of those, the ones that were refused or waited too long.
+    /// Slots that were given, also to those who waited and have not claimed theirs yet, and to second copies.
+    pub admitted: u64,
+    /// Of the arrivals, the ones that were refused or waited too long.
     pub rejected: u64,
     /// Uses of slots that ended.
     pub completed: u64,
@@ -93,6 +95,7 @@ impl Tally {
             at: later.at.or(self.at),
             seconds: self.seconds + later.seconds,
             arrivals: self.arrivals + later.arrivals,
+            admitted: self.admitted + later.admitted,
             rejected: self.rejected + later.rejected,
             completed: self.completed + later.completed,
             service_sum: self.service_sum + later.service_sum,
@@ -107,14 +110,15 @@ impl Tally {
         self.at.is_some_and(|at| now <= at)
     }
 
-    /// What was held until now, as it was since the last event.
-    pub(super) fn pass(&mut self, now: Instant, held: &Load) {
+    /// What was held until now, as it was since the last event. Returns how long that was, in seconds.
+    pub(super) fn pass(&mut self, now: Instant, held: &Load) -> f64 {
         let seconds = self.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
         self.at = Some(now);
         self.seconds += seconds;
         self.busy_time += seconds * f64::from(held.busy);
         self.busy_draining_time += seconds * f64::from(held.busy_draining);
         self.queued_time += seconds * f64::from(held.queued);
+        seconds
     }
 
     pub(super) fn note(&mut self, used: &Use) {

@@ -16,9 +16,7 @@ use self::fleet::{Fleet, Order};
 use super::Step;
 use super::figures::{Change, Figures};
 use super::script::{Script, seconds};
-use crate::core::admission::{
-    Admission, Ask, Limits, Outcome, Pool, ReplicaId, Tally, Tenant, TicketId, Use,
-};
+use crate::core::admission::{Admission, Ask, Outcome, Pool, ReplicaId, Tally, Tenant, TicketId, Use};
 use crate::core::scale::{Decision, History, Signals, at_once, decide};
 use crate::core::settings::DeploymentSettings;
 
@@ -80,7 +78,7 @@ struct World<'a> {
 impl<'a> World<'a> {
     fn new(script: &'a Script, settings: Arc<DeploymentSettings>, origin: Instant) -> Self {
         let mut world = Self {
-            pool: Pool::new(limits(&settings)),
+            pool: Pool::new(settings.request.limits()),
             settings,
             script,
             origin,
@@ -99,6 +97,7 @@ impl<'a> World<'a> {
             rejected: 0,
             left: 0,
         };
+        world.pool.set_queueing(world.settings.request.queueing());
         world.pool.take_tally(origin);
         for (index, arrival) in script.arrivals.iter().enumerate() {
             world.at(arrival.at, Event::Arrives(index));
@@ -139,7 +138,8 @@ impl<'a> World<'a> {
             Event::Settings(index) => {
                 if let Some(Step::Settings(_, settings)) = self.script.steps.get(index) {
                     self.settings = Arc::clone(settings);
-                    let granted = self.pool.set_limits(limits(settings));
+                    let granted = self.pool.set_limits(settings.request.limits(), now);
+                    self.pool.set_queueing(settings.request.queueing());
                     self.serve(granted);
                 }
             }
@@ -166,6 +166,12 @@ impl<'a> World<'a> {
             }
             Event::Arrives(index) => self.arrive(index, now),
         }
+        // Nobody comes back in a recording, so that nothing is promised.
+        for ticket in self.pool.take_turned_away() {
+            self.pool.verdict(ticket);
+            self.waiting.remove(&ticket);
+            self.rejected += 1;
+        }
     }
 
     fn arrive(&mut self, index: usize, now: Instant) {
@@ -180,7 +186,7 @@ impl<'a> World<'a> {
                 }
                 self.evaluate_at_once();
             }
-            Admission::Refused => self.rejected += 1,
+            Admission::Refused(..) => self.rejected += 1,
         }
     }
 
@@ -202,7 +208,7 @@ impl<'a> World<'a> {
     }
 
     fn admit(&mut self, replica: u64) {
-        let granted = self.pool.admit_replica(ReplicaId(replica));
+        let granted = self.pool.admit_replica(ReplicaId(replica), self.instant(self.now));
         self.serve(granted);
     }
 
@@ -250,11 +256,11 @@ impl<'a> World<'a> {
                 Order::Start { id, ready_at } => self.at(ready_at, Event::Ready(id)),
                 Order::TakeBack(id) => self.admit(id),
                 Order::Drain(id) => {
-                    let granted = self.pool.drain(ReplicaId(id));
+                    let granted = self.pool.drain(ReplicaId(id), self.instant(self.now));
                     self.serve(granted);
                 }
                 Order::Remove(id) => {
-                    let granted = self.pool.remove(ReplicaId(id));
+                    let granted = self.pool.remove(ReplicaId(id), self.instant(self.now));
                     self.serve(granted);
                 }
             }
@@ -270,10 +276,6 @@ impl<'a> World<'a> {
             ..Figures::of(self.waits, &self.changes)
         }
     }
-}
-
-fn limits(settings: &DeploymentSettings) -> Limits {
-    Limits { slots: settings.request.slots, max_queue_length: settings.request.max_queue_length }
 }
 
 fn nanos(time: Duration) -> u64 {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
-use crate::core::admission::{Admission, Ask, Outcome, TicketId, Use};
+use crate::core::admission::{Admission, Ask, Denial, Outcome, TicketId, Use};
 use crate::data::gate::deadline::Deadline;
-use crate::data::gate::{Gate, Refusal, Target};
+use crate::data::gate::{Gate, Refusal, Target, now};
 
 /// A future that ends with a permit. Dropped while it waits, it gives up its ticket; dropped after the slot was
 /// granted, it passes the slot on. Polled again after its end, it asks anew.
@@ -38,9 +38,10 @@ impl Acquire {
         let mut state = self.gate.lock();
         let admission = match self.ticket {
             None => state.pool.admit(&self.ask, self.asked),
-            Some(ticket) => match state.pool.claim(ticket) {
-                Some(replica) => Admission::Granted(ticket, replica),
-                None => Admission::Queued(ticket),
+            Some(ticket) => match (state.pool.claim(ticket), state.pool.verdict(ticket)) {
+                (Some(replica), _) => Admission::Granted(ticket, replica),
+                (None, Some(why)) => Admission::Refused(ticket, why),
+                (None, None) => Admission::Queued(ticket),
             },
         };
         match admission {
@@ -61,7 +62,15 @@ impl Acquire {
                 copies.into_iter().for_each(Waker::wake);
                 ControlFlow::Continue(ticket)
             }
-            Admission::Refused => ControlFlow::Break(Err(Refusal::QueueFull)),
+            Admission::Refused(ticket, why) => {
+                let now = if self.ticket.take().is_none() { self.asked } else { now() };
+                let retry = state.pool.promise(ticket, &self.ask, now);
+                // Gone already for one that was turned away, but for a poll that came in between.
+                let waker = state.wakers.remove(&ticket);
+                drop(state);
+                drop(waker);
+                ControlFlow::Break(Err(Refusal { why, retry }))
+            }
         }
     }
 
@@ -74,23 +83,21 @@ impl Acquire {
             return Ok(self.permit(ticket, target, now()));
         }
         self.ticket = None;
-        state.pool.expire(ticket, now());
+        let now = now();
+        state.pool.expire(ticket, now);
         let waker = state.wakers.remove(&ticket);
-        let any_ready = state.pool.any_ready();
+        let end = if state.pool.any_ready() { Denial::WaitedTooLong } else { Denial::NoReadyReplica };
+        let why = state.pool.verdict(ticket).unwrap_or(end);
+        let retry = state.pool.promise(ticket, &self.ask, now);
         drop(state);
         drop(waker);
-        Err(if any_ready { Refusal::WaitedTooLong } else { Refusal::NoReadyReplica })
+        Err(Refusal { why, retry })
     }
 
     fn permit(&mut self, place: TicketId, target: Arc<Target>, since: Instant) -> Permit {
         self.ticket = None;
         Permit::new(Arc::clone(&self.gate), target, place, self.deadline.moment(), since, self.ask)
     }
-}
-
-/// The runtime's clock, which tests can pause.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 impl Future for Acquire {
@@ -172,7 +179,7 @@ impl Permit {
         let id = self.target.id;
         self.gate.change(|state| {
             state.ended[Outcome::Unreachable as usize] += 1;
-            let granted = state.pool.suspect(self.place, id);
+            let granted = state.pool.suspect(self.place, id, &self.ask, now());
             if state.targets.contains_key(&id) && !state.suspects.contains(&id) {
                 state.suspects.push(id);
             }

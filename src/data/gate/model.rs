@@ -12,6 +12,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
 use super::*;
+use crate::core::admission::Class;
 
 fn target(id: u64) -> Arc<Target> {
     Arc::new(Target {
@@ -120,7 +121,7 @@ fn the_end_of_a_wait_races_a_release() {
             let gate = Arc::clone(&gate);
             move || match poll_once(&mut gate.acquire(Instant::now(), Duration::ZERO, Ask::default())) {
                 Poll::Ready(Ok(permit)) => drop(permit),
-                Poll::Ready(Err(refusal)) => assert_eq!(refusal, Refusal::WaitedTooLong),
+                Poll::Ready(Err(refusal)) => assert_eq!(refusal.why, Denial::WaitedTooLong),
                 Poll::Pending => panic!("it waits although it may not"),
             }
         });
@@ -166,6 +167,28 @@ fn a_suspect_gets_the_slot_of_a_replica_that_is_admitted() {
         again.join().unwrap();
         waits.join().unwrap();
         assert_eq!(gate.take_suspects(), [ReplicaId(1)]);
+        assert_empty(&gate);
+    });
+}
+
+#[test]
+fn one_that_gives_way_is_told_and_nobody_is_lost() {
+    loom::model(|| {
+        let gate = gate(1);
+        gate.set_limits(Limits { slots: NonZeroU32::new(1), max_queue_length: Some(1) });
+        let first = held(&gate);
+        let waits = |class| {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || {
+                let ask = Ask { class, ..Ask::default() };
+                block_on(gate.acquire(Instant::now(), Duration::MAX, ask)).map(drop).map_err(|no| no.why)
+            })
+        };
+        let (critical, sheddable) = (waits(Class::Critical), waits(Class::Sheddable));
+        drop(first);
+        let refused = sheddable.join().unwrap().err();
+        assert!(matches!(refused, None | Some(Denial::GaveWay | Denial::QueueFull)), "{refused:?}");
+        assert_eq!(critical.join().unwrap(), Ok(()));
         assert_empty(&gate);
     });
 }

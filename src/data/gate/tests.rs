@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::*;
+use crate::core::admission::Class;
 
 const WAIT: Duration = Duration::from_millis(500);
 const LONG: Duration = Duration::MAX;
@@ -123,7 +124,7 @@ async fn the_longest_wait_is_kept_to_the_millisecond() {
     let gate = gate(1, 1);
     let _permit = held(&gate);
     let start = tokio::time::Instant::now();
-    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err(), Refusal::WaitedTooLong);
+    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err().why, Denial::WaitedTooLong);
     let waited = tokio::time::Instant::now() - start;
     assert!(waited >= WAIT && waited <= WAIT + Duration::from_millis(1), "{waited:?}");
     assert_eq!(gate.load().queued, 0);
@@ -135,19 +136,19 @@ async fn the_wait_counts_from_the_given_moment() {
     let _permit = held(&gate);
     let arrived = now();
     tokio::time::advance(Duration::from_millis(400)).await;
-    assert_eq!(gate.acquire(arrived, WAIT, Ask::default()).await.unwrap_err(), Refusal::WaitedTooLong);
+    assert_eq!(gate.acquire(arrived, WAIT, Ask::default()).await.unwrap_err().why, Denial::WaitedTooLong);
     assert!(now() - arrived < WAIT + Duration::from_millis(2));
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_replica_the_refusal_says_so() {
     let gate = gate(1, 0);
-    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err(), Refusal::NoReadyReplica);
+    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err().why, Denial::NoReadyReplica);
     gate.admit(&target(1));
     let _permit = held(&gate);
     let waits = Waiter::new(&gate, WAIT);
     gate.drain(ReplicaId(1));
-    assert_eq!(waits.acquire.await.unwrap_err(), Refusal::NoReadyReplica, "what counts is the end");
+    assert_eq!(waits.acquire.await.unwrap_err().why, Denial::NoReadyReplica, "what counts is the end");
     assert_eq!(gate.load().queued, 0);
 }
 
@@ -159,7 +160,7 @@ fn no_wait_is_refused_at_once_without_a_timer() {
     let mut acquire = gate.acquire(Instant::now(), Duration::ZERO, Ask::default());
     let mut cx = Context::from_waker(Waker::noop());
     let answer = Pin::new(&mut acquire).poll(&mut cx);
-    assert!(matches!(answer, Poll::Ready(Err(Refusal::WaitedTooLong))), "{answer:?}");
+    assert!(matches!(answer, Poll::Ready(Err(Refusal { why: Denial::WaitedTooLong, .. }))), "{answer:?}");
     drop(permit);
     assert_empty(&gate);
 }
@@ -170,9 +171,75 @@ async fn the_queue_is_bounded() {
     gate.set_limits(limits(1, Some(1)));
     let _permit = held(&gate);
     let waits = Waiter::new(&gate, WAIT);
-    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err(), Refusal::QueueFull);
+    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err().why, Denial::QueueFull);
     drop(waits);
-    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err(), Refusal::WaitedTooLong);
+    assert_eq!(gate.acquire(now(), WAIT, Ask::default()).await.unwrap_err().why, Denial::WaitedTooLong);
+}
+
+fn waiting_for(gate: &Arc<Gate>, ask: Ask) -> Waiter {
+    let mut waiter = Waiter { acquire: gate.acquire(now(), WAIT, ask), bell: Arc::default() };
+    assert!(waiter.poll().is_pending());
+    waiter
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_way_is_woken_and_told_when_to_come_back() {
+    let gate = gate(1, 1);
+    gate.set_limits(limits(1, Some(1)));
+    let permit = held(&gate);
+    tokio::time::advance(Duration::from_millis(200)).await;
+    drop(permit);
+    let permit = held(&gate);
+    let mut gives_way = waiting_for(&gate, Ask { class: Class::Sheddable, mark: 7, ..Ask::default() });
+    let mut stays = waiting_for(&gate, Ask { class: Class::Critical, ..Ask::default() });
+    assert_eq!((gives_way.bell.rung(), stays.bell.rung()), (1, 0));
+    let Poll::Ready(Err(refusal)) = gives_way.poll() else { panic!("it waits on") };
+    assert_eq!(refusal.why, Denial::GaveWay);
+    // The one that waits now, and itself: two services.
+    assert_eq!(refusal.retry, Retry { wait: Duration::from_millis(400), seconds: 1 });
+    drop(permit);
+    let permit = stays.permit();
+    // It comes back in time, and a newer one gives way to it.
+    tokio::time::advance(refusal.retry.wait).await;
+    let mut newer = waiting_for(&gate, Ask { class: Class::Sheddable, ..Ask::default() });
+    let mut back = waiting_for(&gate, Ask { class: Class::Sheddable, mark: 7, ..Ask::default() });
+    let Poll::Ready(Err(refusal)) = newer.poll() else { panic!("it waits on") };
+    assert_eq!(refusal.why, Denial::GaveWay);
+    drop(permit);
+    drop(back.permit());
+    assert_empty(&gate);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_before_it_is_told_leaves_nothing_behind() {
+    let gate = gate(1, 1);
+    gate.set_limits(limits(1, Some(1)));
+    let permit = held(&gate);
+    let gives_way = waiting_for(&gate, Ask { class: Class::Sheddable, ..Ask::default() });
+    let mut stays = waiting_for(&gate, Ask::default());
+    drop(gives_way);
+    drop(permit);
+    drop(stays.permit());
+    assert_empty(&gate);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_cannot_be_met_any_more_ends_the_wait_when_the_turn_comes() {
+    let gate = gate(1, 1);
+    let permit = held(&gate);
+    tokio::time::advance(Duration::from_millis(100)).await;
+    drop(permit);
+    let permit = held(&gate);
+    let deadline = Some(now() + Duration::from_millis(250));
+    let mut hurried = waiting_for(&gate, Ask { deadline, ..Ask::default() });
+    let mut patient = waiting_for(&gate, Ask::default());
+    tokio::time::advance(Duration::from_millis(200)).await;
+    drop(permit);
+    assert_eq!((hurried.bell.rung(), patient.bell.rung()), (1, 1));
+    let Poll::Ready(Err(refusal)) = hurried.poll() else { panic!("it waits on") };
+    assert_eq!(refusal.why, Denial::TooLate);
+    drop(patient.permit());
+    assert_empty(&gate);
 }
 
 #[tokio::test(start_paused = true)]
@@ -375,7 +442,7 @@ async fn a_suspect_is_reported_and_the_request_keeps_its_place_and_its_wait() {
     assert!(later.poll().is_pending());
 
     let last = alive.suspect();
-    assert_eq!(last.await.unwrap_err(), Refusal::NoReadyReplica);
+    assert_eq!(last.await.unwrap_err().why, Denial::NoReadyReplica);
     let waited = now() - start;
     assert!(
         waited >= WAIT && waited <= WAIT + Duration::from_millis(1),

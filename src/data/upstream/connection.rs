@@ -66,7 +66,7 @@ pub(super) struct Connection {
     patience: Pin<Box<Sleep>>,
 }
 
-/// Why an exchange has no answer.
+/// Denial an exchange has no answer.
 pub(super) enum Failure {
     /// The connection is of no use; the request comes back if nothing of it was written.
     Broken(Box<TrySendError<Request<RequestBody>>>),

@@ -103,7 +103,7 @@ fn check_secret(key: &DecodingKey) -> Result<(), &'static str> {
     }
 }
 
-/// Why no key of a set opens a token.
+/// Denial no key of a set opens a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     /// It is no token, or no key verifies it.

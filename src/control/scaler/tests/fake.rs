@@ -210,6 +210,8 @@ pub(super) fn settings(min: u32) -> DeploymentSettings {
             max_queue_length: None,
             max_body_bytes: 1,
             repeat: RepeatSettings::default(),
+            newest_first: false,
+            fair_share: false,
         },
         scale: ScaleSettings::Utilization(UtilizationScale {
             policy: ScalePolicy::Azureml,

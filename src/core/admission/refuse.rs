@@ -1,0 +1,215 @@
+//! Who may wait and who is turned away, at arrival and when a turn comes; and when a refused one may come back.
+
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use crate::core::admission::queue::Waiter;
+use crate::core::admission::rate::Capacity;
+use crate::core::admission::{Admission, Ask, Pool, Retry, TicketId};
+
+/// Denial there is no slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// The queue is as long as it may be.
+    QueueFull,
+    /// Its deadline has passed, or would before there were an answer.
+    TooLate,
+    /// The queue was full, and its place went to a more important request, or to one that was promised it.
+    GaveWay,
+    /// The queue does not drain, the newest are served first, and this one is too old by now.
+    TooOld,
+    /// Waited as long as it may, all replicas busy.
+    WaitedTooLong,
+    /// Waited as long as it may, and no replica was ready.
+    NoReadyReplica,
+}
+
+/// What somebody who comes now has to expect.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outlook {
+    /// Tickets that wait.
+    pub queued: u32,
+    /// Hand-overs in a second, as the slots are now; `None` while nothing has been served.
+    pub per_second: Option<f64>,
+    /// Mean time of a use.
+    pub service: Duration,
+    /// When the next replica that starts is expected to be ready.
+    pub next_replica: Option<Instant>,
+    /// Projected wait of a newcomer behind all who wait; `None` when nobody knows.
+    pub wait: Option<Duration>,
+}
+
+impl Pool {
+    /// Moments at which replicas that start now are expected to be ready, instead of those told before.
+    pub fn expect(&mut self, moments: Vec<Instant>) {
+        self.rate.expect(moments);
+    }
+
+    /// What [`Pool::expect`] was told last, in order.
+    pub fn expected(&self) -> &[Instant] {
+        self.rate.expected()
+    }
+
+    /// What somebody who comes now has to expect.
+    pub fn outlook(&self, now: Instant) -> Outlook {
+        let load = self.load();
+        Outlook {
+            queued: load.queued,
+            per_second: self.rate.per_second(load.slots),
+            service: self.rate.service(),
+            next_replica: self.rate.expected().first().copied(),
+            wait: if self.slots.any_free() { Some(Duration::ZERO) } else { self.projected(load.queued, now) },
+        }
+    }
+
+    /// How long one waits who has so many before it, all slots busy.
+    pub fn projected(&self, ahead: u32, now: Instant) -> Option<Duration> {
+        self.rate.reach(f64::from(ahead) + 1.0, self.capacity(), now)
+    }
+
+    /// A ticket that waits has waited as long as it may; counts as rejected. False if it does not wait (any more).
+    pub fn expire(&mut self, ticket: TicketId, now: Instant) -> bool {
+        self.pass(now);
+        let waited = self.waiting.remove(ticket).is_some();
+        self.tally.rejected += u64::from(waited);
+        waited
+    }
+
+    /// Tickets that were turned away since the last call: to be woken, and to ask [`Pool::verdict`].
+    pub fn take_turned_away(&mut self) -> Vec<TicketId> {
+        std::mem::take(&mut self.untold)
+    }
+
+    /// Denial a ticket was turned away while it waited, if it was; told once.
+    pub fn verdict(&mut self, ticket: TicketId) -> Option<Denial> {
+        self.turned_away.remove(&ticket)
+    }
+
+    /// When a request that was refused with this ticket may come back: after those who wait and those who were refused
+    /// before it. If its mark is known again then, it has its place.
+    pub fn promise(&mut self, ticket: TicketId, ask: &Ask, now: Instant) -> Retry {
+        self.pass_promises(now);
+        let capacity = self.capacity();
+        let per_second = self.rate.per_second(capacity.slots).unwrap_or(0.0);
+        // Who waits too long is not served, but refused and promised a place as well.
+        let served = match per_second * self.queueing.max_wait.as_secs_f64() {
+            0.0 => f64::INFINITY,
+            served => served,
+        };
+        let line = self.promises.line() / self.promised(per_second);
+        let ahead = served.min(self.waiting.len() as f64) + line;
+        let retry = self.rate.promise(ahead + 1.0, capacity, now).map_or(Retry::UNKNOWN, |wait| {
+            self.promises.add();
+            // The golden ratio's multiples are spread as evenly as can be over any run of refusals.
+            Retry::new(wait, (ticket.0 as f64 * 0.618_033_988_749_895).fract())
+        });
+        self.promises.write(ask.mark, ticket, retry.wait, now);
+        retry
+    }
+
+    /// A place for a request: its old one, or one behind all others.
+    pub(super) fn place(&mut self, ask: &Ask, now: Instant) -> (TicketId, bool) {
+        // Newest first, an old place would be the worst one.
+        if !self.promises.is_empty()
+            && !self.queueing.newest_first
+            && let Some(ticket) = self.promises.redeem(ask.mark, now)
+        {
+            return (ticket, true);
+        }
+        let ticket = TicketId(self.next_ticket);
+        self.next_ticket += 1;
+        (ticket, false)
+    }
+
+    /// A place in the queue, or why there is none. `returns` says that it comes back as it was told to.
+    pub(super) fn enqueue(
+        &mut self,
+        ticket: TicketId,
+        ask: &Ask,
+        returns: bool,
+        now: Instant,
+    ) -> Result<(), Denial> {
+        let waiting = self.waiting.len();
+        let ahead = if returns { 0 } else { self.waiting.ahead_of(ask.class) };
+        let mut projected = None;
+        if ask.deadline.is_some() || !(self.called_for_wait || self.queueing.max_wait.is_zero()) {
+            projected = self.projected(u32::try_from(ahead).unwrap_or(u32::MAX), now);
+        }
+        if let (Some(deadline), Some(wait)) = (ask.deadline, projected)
+            && now + wait + self.rate.service() > deadline
+        {
+            return Err(Denial::TooLate);
+        }
+        if self.max_queue_length.is_some_and(|most| waiting >= most as usize) {
+            let (victim, _) = self.waiting.make_room(ask.class, ticket).ok_or(Denial::QueueFull)?;
+            self.turn_away(victim, Denial::GaveWay);
+        }
+        self.calls_control |= waiting == 0 && !self.slots.any_ready();
+        if !self.called_for_wait && projected.is_some_and(|wait| wait > self.queueing.max_wait) {
+            self.called_for_wait = true;
+            self.calls_control = true;
+        }
+        self.waiting.push(ticket, Waiter { ask: *ask, since: now });
+        Ok(())
+    }
+
+    pub(super) fn refuse(&mut self, ticket: TicketId, why: Denial) -> Admission {
+        self.tally.rejected += 1;
+        Admission::Refused(ticket, why)
+    }
+
+    /// Whose turn it is. Who would have no use of an answer any more, or is too old, is turned away instead.
+    pub(super) fn next(&mut self, now: Instant) -> Option<(TicketId, Waiter)> {
+        let mut aside = Vec::new();
+        let newest = self.queueing.newest_first && self.is_overloaded(now);
+        let answered = now + self.rate.service();
+        let useless = |waiter: &Waiter| waiter.ask.deadline.is_some_and(|deadline| answered > deadline);
+        let next = self.waiting.pop(newest, useless, &mut aside);
+        for (ticket, _) in aside {
+            self.turn_away(ticket, Denial::TooLate);
+        }
+        next
+    }
+
+    /// Whether the queue stands; turns away who is too old then.
+    fn is_overloaded(&mut self, now: Instant) -> bool {
+        let Some(oldest) = self.waiting.oldest() else { return false };
+        let age = now.saturating_duration_since(oldest);
+        let most = self.overload.note(age, now, self.queueing.max_wait, self.rate.service());
+        if let Some(limit) = most.and_then(|most| now.checked_sub(most)) {
+            let mut aside = Vec::new();
+            self.waiting.take_older(limit, &mut aside);
+            for (ticket, _) in aside {
+                self.turn_away(ticket, Denial::TooOld);
+            }
+        }
+        self.overload.is_on()
+    }
+
+    /// The time goes on for those who were promised something, with the capacity of until now.
+    pub(super) fn pass_promises(&mut self, now: Instant) {
+        let per_second = self.rate.per_second(self.slots.load().slots).unwrap_or(0.0);
+        self.promises.pass(now, per_second * self.promised(per_second));
+    }
+
+    /// Which share of the capacity is promised. What comes back fluctuates, and so does how long it takes; the fewer are
+    /// served within the longest wait, the less of that evens out. With a share of `1 − k/n` for `n` of them, the wait
+    /// exceeds the longest one with a probability of about `exp(−k)` (M/M/1).
+    fn promised(&self, per_second: f64) -> f64 {
+        let longest = self.max_queue_length.map_or(f64::INFINITY, f64::from);
+        let within_wait = (per_second * self.queueing.max_wait.as_secs_f64()).min(longest);
+        (1.0 - 3.0 / within_wait.max(1.0)).clamp(0.7, 0.95)
+    }
+
+    fn turn_away(&mut self, ticket: TicketId, why: Denial) {
+        self.tally.rejected += 1;
+        self.turned_away.insert(ticket, why);
+        self.untold.push(ticket);
+    }
+
+    fn capacity(&self) -> Capacity {
+        // Without a limit there are no slots to count; without a replica there are none either way.
+        let slots = if self.slots.any_ready() { self.slots.load().slots } else { Some(0) };
+        Capacity { slots, of_a_replica: self.slots.limit.map(NonZeroU32::get) }
+    }
+}

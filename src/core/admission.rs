@@ -11,10 +11,14 @@ use std::time::Instant;
 use slots::{Phase, Slots};
 
 pub use ask::{Ask, Class, Tenant};
+pub use standing::{Report, Standing, Why};
 pub use tally::{Outcome, Tally, Use};
 
 mod ask;
+mod health;
+mod pace;
 mod slots;
+mod standing;
 mod tally;
 
 /// One running model server, for as long as it runs; never used again.
@@ -96,6 +100,7 @@ impl Pool {
     pub fn admit(&mut self, _ask: &Ask, now: Instant) -> Admission {
         self.pass(now);
         self.tally.arrivals += 1;
+        self.slots.asked();
         let ticket = TicketId(self.next_ticket);
         // While somebody waits no slot is free, and nobody may overtake.
         let slot = if self.waiting.is_empty() { self.slots.take() } else { None };
@@ -141,6 +146,7 @@ impl Pool {
         self.pass(used.until);
         self.tally.note(used);
         self.permits -= 1;
+        self.calls_control |= self.slots.note(replica, used);
         let next = self.free(replica);
         self.check();
         next
@@ -202,7 +208,7 @@ impl Pool {
     /// Other limits. Slots that become free by it go to the oldest tickets, which are returned; a shrink takes
     /// nothing away.
     pub fn set_limits(&mut self, limits: Limits) -> Vec<TicketId> {
-        self.slots.limit = limits.slots;
+        self.slots.set_limit(limits.slots);
         self.max_queue_length = limits.max_queue_length;
         self.hand_out()
     }
@@ -212,6 +218,32 @@ impl Pool {
     pub fn cap(&mut self, replica: ReplicaId, cap: Option<u32>) -> Vec<TicketId> {
         self.slots.cap(replica, cap);
         self.hand_out()
+    }
+
+    /// Whether replicas that fail or are far slower than their siblings lose slots for it; they do unless told otherwise.
+    /// Returns tickets that got slots.
+    pub fn set_passive_health(&mut self, on: bool) -> Vec<TicketId> {
+        self.slots.set_health(on);
+        self.hand_out()
+    }
+
+    /// A request on the replica is given up because it takes too long; its slot stays taken until [`Pool::release`].
+    pub fn overdue(&mut self, replica: ReplicaId, since: Instant, now: Instant) {
+        self.pass(now);
+        self.calls_control |= self.slots.overdue(replica, since, now);
+    }
+
+    /// Looks at the replicas' health: gives slots back, and tries again what was taken out. To be called each second, and
+    /// after each call for the control plane. Returns tickets that got slots.
+    pub fn review(&mut self, now: Instant) -> Vec<TicketId> {
+        self.pass(now);
+        self.slots.review(now);
+        self.hand_out()
+    }
+
+    /// The standing of each replica that admits requests.
+    pub fn standings(&self) -> Vec<Report> {
+        self.slots.reports()
     }
 
     /// What has happened since the last call, up to `now`.
@@ -237,7 +269,7 @@ impl Pool {
     }
 
     /// Whether the control plane must look, since the last call: a queue began while no replica admits, the last
-    /// one stopped while somebody waits, one that drains became empty, or one is suspected.
+    /// one stopped while somebody waits, one that drains became empty, one is suspected, or [`Pool::review`] is due.
     pub fn take_call(&mut self) -> bool {
         std::mem::take(&mut self.calls_control)
     }
@@ -304,7 +336,7 @@ impl Pool {
 
     /// The invariants, after every change in debug builds. That no slot is taken beyond the limit of a replica
     /// is left to the tests: after a shrink there may be more in use.
-    fn check(&self) {
+    fn check(&mut self) {
         if !cfg!(debug_assertions) {
             return;
         }

@@ -279,6 +279,8 @@ impl Configurator {
             Live { settings: sender, gate }
         });
         live.gate.set_limits(limits(&settings.request));
+        live.gate.set_auto_limit(settings.request.auto_slots);
+        live.gate.set_passive_health(settings.passive_health);
         live.settings.send_if_modified(|present| {
             let changed = present != settings;
             if changed {

@@ -16,6 +16,7 @@ pub use tally::{Outcome, Tally, Use};
 
 mod ask;
 mod health;
+mod knee;
 mod pace;
 mod slots;
 mod standing;
@@ -146,7 +147,7 @@ impl Pool {
         self.pass(used.until);
         self.tally.note(used);
         self.permits -= 1;
-        self.calls_control |= self.slots.note(replica, used);
+        self.calls_control |= self.slots.note(replica, used, !self.waiting.is_empty());
         let next = self.free(replica);
         self.check();
         next
@@ -227,6 +228,18 @@ impl Pool {
         self.hand_out()
     }
 
+    /// Whether the limit of a replica is found from what passes by; that of the settings is not used then. Returns tickets
+    /// that got slots.
+    pub fn set_auto_limit(&mut self, on: bool) -> Vec<TicketId> {
+        self.slots.set_auto(on);
+        self.hand_out()
+    }
+
+    /// Requests at once on one replica, as given or as found; `None` is no limit.
+    pub fn limit(&self) -> Option<u32> {
+        self.slots.limit()
+    }
+
     /// A request on the replica is given up because it takes too long; its slot stays taken until [`Pool::release`].
     pub fn overdue(&mut self, replica: ReplicaId, since: Instant, now: Instant) {
         self.pass(now);
@@ -266,6 +279,7 @@ impl Pool {
         }
         let load = self.load();
         self.tally.pass(now, &load);
+        self.slots.pass(now);
     }
 
     /// Whether the control plane must look, since the last call: a queue began while no replica admits, the last

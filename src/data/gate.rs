@@ -14,7 +14,7 @@ use loom::sync::{Mutex, MutexGuard};
 use std::sync::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use crate::core::admission::{Ask, Limits, Load, Pool, ReplicaId, Tally, TicketId};
+use crate::core::admission::{Ask, Limits, Load, Pool, ReplicaId, Report, Tally, TicketId};
 use crate::core::settings::Authority;
 use crate::data::gate::deadline::Deadline;
 
@@ -132,8 +132,9 @@ impl Gate {
         std::mem::take(&mut self.lock().suspects)
     }
 
-    /// Wakes the control plane: somebody waits and no replica admits, a draining replica has become empty, or a
-    /// replica is suspected. Level-triggered: look at `load`, `busy` and `take_suspects` after each wake.
+    /// Wakes the control plane: somebody waits and no replica admits, a draining replica has become empty, a replica is
+    /// suspected, or a `review` is due. Level-triggered: look at `load`, `busy`, `take_suspects` and `review` after each
+    /// wake.
     pub fn events(&self) -> &Notify {
         &self.events
     }
@@ -155,6 +156,33 @@ impl Gate {
     /// A limit of its own for one replica, where it is less than that of all; see [`Pool::cap`].
     pub fn cap(&self, id: ReplicaId, cap: Option<u32>) {
         self.change(|state| state.pool.cap(id, cap));
+    }
+
+    /// Whether replicas that fail or are far slower than their siblings lose slots for it; they do unless told otherwise.
+    pub fn set_passive_health(&self, on: bool) {
+        self.change(|state| state.pool.set_passive_health(on));
+    }
+
+    /// Whether the limit of a replica is found from what passes by, instead of that of the settings.
+    pub fn set_auto_limit(&self, on: bool) {
+        self.change(|state| state.pool.set_auto_limit(on));
+    }
+
+    /// Requests at once on one replica, as given or as found; `None` is no limit.
+    pub fn limit(&self) -> Option<u32> {
+        self.lock().pool.limit()
+    }
+
+    /// Has the pool look at the replicas' health, and says how each one stands that admits requests. For the one scaler of
+    /// the deployment, each second and at each event.
+    pub fn review(&self, now: Instant) -> Vec<Report> {
+        let mut standings = Vec::new();
+        self.change(|state| {
+            let granted = state.pool.review(now);
+            standings = state.pool.standings();
+            granted
+        });
+        standings
     }
 
     /// What has happened since the last call. For the one scaler of the deployment.

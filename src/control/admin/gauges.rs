@@ -4,6 +4,7 @@ use metrics::{counter, gauge};
 
 use super::state::{DeploymentState, StageName, State};
 use crate::control::board::ReplicaState;
+use crate::core::admission::Standing;
 use crate::observe::metrics::names;
 
 /// Sets every gauge from the state.
@@ -28,6 +29,9 @@ fn set_deployment(endpoint: &str, deployment: &DeploymentState) {
     if let Some(total) = deployment.slots.total {
         set(names::SLOTS_TOTAL, total.into());
     }
+    if let Some(limit) = deployment.slots.per_replica {
+        set(names::SLOTS_PER_REPLICA, limit.into());
+    }
     set(names::QUEUE_LENGTH, deployment.queue.length.into());
     if let Some(desired) = deployment.desired {
         set(names::REPLICAS_DESIRED, desired.into());
@@ -38,6 +42,12 @@ fn set_deployment(endpoint: &str, deployment: &DeploymentState) {
         let count = deployment.replicas.iter().filter(|replica| replica.state == state).count();
         let [endpoint, name] = labels.clone();
         gauge!(names::REPLICAS, &[endpoint, name, ("state", state.as_str().to_owned())]).set(count as f64);
+    }
+    for standing in Standing::ALL {
+        let count = deployment.replicas.iter().filter(|replica| replica.standing == standing).count();
+        let [endpoint, name] = labels.clone();
+        let labels = [endpoint, name, ("standing", standing.as_str().to_owned())];
+        gauge!(names::REPLICA_STANDINGS, &labels).set(count as f64);
     }
 }
 
@@ -66,6 +76,7 @@ mod tests {
             ("slots_busy", "3"),
             ("slots_busy_draining", "1"),
             ("slots_total", "4"),
+            ("slots_per_replica", "2"),
             ("queue_length", "5"),
             ("replicas_desired", "3"),
             ("traffic_percent", "12.5"),
@@ -77,6 +88,8 @@ mod tests {
             let labels = format!(r#"endpoint="demo",deployment="blue",state="{state}""#);
             has(&text, &format!("scoregate_replicas{{{labels}}} {count}"));
         }
+        let labels = r#"endpoint="demo",deployment="blue",standing="good""#;
+        has(&text, &format!("scoregate_replica_standings{{{labels}}} 3"));
         has(&text, "scoregate_config_generation 7");
         has(&text, "scoregate_draining 0");
     }

@@ -1,7 +1,6 @@
 //! What a scaler does at each event: a thin shell that asks the pure parts (`core::scale`, `fleet`) and carries
 //! out what they say at the gate, the providers, the probes and the board. Nothing in it waits, but for the end.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -17,7 +16,7 @@ use crate::control::board::{DecisionStatus, DeploymentStatus};
 use crate::control::health::Health;
 use crate::core::admission::ReplicaId;
 use crate::core::scale::{History, Observed, decide};
-use crate::core::settings::{DeploymentSettings, ProviderSettings};
+use crate::core::settings::{DeploymentSettings, ProviderSettings, ScaleSettings};
 use crate::observe::metrics::count_scale_decision;
 
 /// The state of a running scaler.
@@ -111,6 +110,7 @@ impl<H: Hands> Job<H> {
             }
             Event::Tick => self.evaluate(),
         }
+        self.review();
         if self.is_fixed() || self.is_cold() {
             self.evaluate();
         }
@@ -152,6 +152,30 @@ impl<H: Hands> Job<H> {
         self.carry_out(order);
     }
 
+    /// What the gate has learned of the replicas.
+    fn review(&mut self) {
+        let standings = self.parts.gate.review(now());
+        for news in self.fleet.stand(&standings) {
+            let (endpoint, deployment) = (&self.parts.endpoint, &self.settings.name);
+            tracing::info!(%endpoint, %deployment, "{news}");
+        }
+    }
+
+    /// How many replicas there should be beside those that are desired, for one that serves badly.
+    fn replace(&mut self) -> u32 {
+        let most = match &self.settings.scale {
+            ScaleSettings::Manual { replicas } => *replicas,
+            ScaleSettings::Utilization(rule) => rule.max,
+        };
+        let replacing = self.fleet.replace(self.desired, most, now(), self.settings.request.timeout);
+        if let Some(name) = replacing.chosen {
+            let (endpoint, deployment) = (&self.parts.endpoint, &self.settings.name);
+            tracing::warn!(%endpoint, %deployment, "{name} serves badly and is replaced");
+        }
+        self.carry_out(replacing.order);
+        replacing.extra
+    }
+
     fn carry_out(&self, orders: impl IntoIterator<Item = Order>) {
         for order in orders {
             match order {
@@ -188,7 +212,7 @@ impl<H: Hands> Job<H> {
             now: now(),
             ready,
             starting: self.desired - ready,
-            slots_per_replica: self.settings.request.slots.map(NonZeroU32::get),
+            slots_per_replica: gate.limit(),
             busy: self.fleet.busy(|id| gate.busy(id)),
             queued: load.queued,
         }
@@ -206,21 +230,22 @@ impl<H: Hands> Job<H> {
 
     /// Brings gate, provider and probes in line with what is known now.
     fn settle(&mut self) {
-        let gate = &self.parts.gate;
         if let ProviderSettings::Process(process) = &self.settings.provider {
             for name in self.fleet.give_up(now(), process.start_timeout) {
                 let (endpoint, timeout) = (&self.parts.endpoint, process.start_timeout.as_secs_f64());
                 tracing::warn!(%endpoint, "{name} was not ready within {timeout} s of its start and is ended");
             }
         }
+        let desired = self.desired + self.replace();
+        let gate = &self.parts.gate;
         loop {
-            let orders = self.fleet.settle(self.desired, now(), |id| gate.busy(id));
+            let orders = self.fleet.settle(desired, now(), |id| gate.busy(id));
             if orders.is_empty() {
                 break;
             }
             self.carry_out(orders);
         }
-        self.sources.want(&self.fleet.wanted(self.desired));
+        self.sources.want(&self.fleet.wanted(desired));
         let parts = &self.parts;
         let probing =
             Probing { hands: &parts.hands, gate: &parts.gate, tasks: &parts.tasks, inbox: &self.inbox };

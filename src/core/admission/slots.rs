@@ -2,8 +2,10 @@
 //! against a replica, and what that does to its slots, is `judge`'s part.
 
 use std::num::NonZeroU32;
+use std::time::Instant;
 
 use crate::core::admission::health::Health;
+use crate::core::admission::knee::Knee;
 use crate::core::admission::{Load, ReplicaId};
 use judge::Judge;
 
@@ -58,6 +60,9 @@ impl Replica {
 pub(super) struct Slots {
     /// For each replica; `None` is no limit.
     limit: Option<NonZeroU32>,
+    /// The limit of the settings, where the other one is found.
+    given: Option<NonZeroU32>,
+    auto: Option<Knee>,
     /// Sorted by id.
     replicas: Vec<Replica>,
     /// Where the next search starts: equals take turns.
@@ -66,6 +71,8 @@ pub(super) struct Slots {
     load: Load,
     /// Replicas with a free slot.
     free: u32,
+    /// Replicas with a slot in use that do not drain.
+    working: u32,
     judge: Judge,
 }
 
@@ -73,20 +80,49 @@ impl Slots {
     pub(super) fn new(limit: Option<NonZeroU32>) -> Self {
         let mut slots = Self {
             limit,
+            given: limit,
+            auto: None,
             replicas: Vec::new(),
             turn: 0,
             load: Load::default(),
             free: 0,
+            working: 0,
             judge: Judge::default(),
         };
         slots.recount();
         slots
     }
 
-    /// Another limit for each replica.
+    /// Another limit for each replica, unless that is found.
     pub(super) fn set_limit(&mut self, limit: Option<NonZeroU32>) {
-        self.limit = limit;
+        self.given = limit;
+        self.follow();
+    }
+
+    /// Whether the limit is found.
+    pub(super) fn set_auto(&mut self, on: bool) {
+        if on != self.auto.is_some() {
+            self.auto = on.then(Knee::new);
+            self.follow();
+        }
+    }
+
+    /// Takes over the limit that is given or found.
+    fn follow(&mut self) {
+        self.limit = self.auto.as_ref().map_or(self.given, |knee| NonZeroU32::new(knee.limit()));
         self.recount();
+    }
+
+    /// Requests at once on one replica, as given or as found last; `None` is no limit.
+    pub(super) fn limit(&self) -> Option<u32> {
+        self.auto.as_ref().map(Knee::settled).or_else(|| self.limit.map(NonZeroU32::get))
+    }
+
+    /// The time goes on to `now`.
+    pub(super) fn pass(&mut self, now: Instant) {
+        if let Some(knee) = &mut self.auto {
+            knee.pass(now, self.working, self.load.busy);
+        }
     }
 
     /// The replica admits requests from now on, whatever it did before.
@@ -150,6 +186,7 @@ impl Slots {
         replica.busy += 1;
         replica.health.trial = false;
         self.load.busy += 1;
+        self.working += u32::from(replica.busy == 1);
         self.free -= u32::from(replica.busy == replica.most(most));
         Some(replica.id)
     }
@@ -170,11 +207,13 @@ impl Slots {
         let was_free = replica.is_free(most);
         replica.busy -= 1;
         self.free += u32::from(!was_free && replica.is_free(most));
-        let held = match replica.phase {
-            Phase::Ready | Phase::Suspended => &mut self.load.busy,
-            Phase::Draining | Phase::Gone => &mut self.load.busy_draining,
-        };
-        *held -= 1;
+        match replica.phase {
+            Phase::Ready | Phase::Suspended => {
+                self.load.busy -= 1;
+                self.working -= u32::from(replica.busy == 0);
+            }
+            Phase::Draining | Phase::Gone => self.load.busy_draining -= 1,
+        }
     }
 
     /// Whether the replica drains and is empty. One that was removed is forgotten then.
@@ -214,7 +253,9 @@ impl Slots {
     fn recount(&mut self) {
         let most = self.most();
         let mut load = Load { slots: self.limit.map(|_| 0), ..Load::default() };
+        self.working = 0;
         for replica in &self.replicas {
+            self.working += u32::from(replica.phase <= Phase::Suspended && replica.busy > 0);
             match replica.phase {
                 Phase::Ready => {
                     load.ready += 1;
@@ -240,9 +281,13 @@ impl Slots {
         assert!(self.replicas.is_sorted_by(|one, next| one.id < next.id), "sorted, each once: {self:?}");
         let kept = self.replicas.iter().any(|replica| replica.phase == Phase::Gone && replica.busy == 0);
         assert!(!kept, "an empty replica that was removed is forgotten: {self:?}");
-        let counted = (self.load, self.free);
+        let counted = (self.load, self.free, self.working);
         self.recount();
-        assert_eq!(counted, (self.load, self.free), "the counts are those of the replicas: {self:?}");
+        assert_eq!(
+            counted,
+            (self.load, self.free, self.working),
+            "the counts are those of the replicas: {self:?}"
+        );
         let usable = |replica: &Replica| replica.phase == Phase::Ready && replica.cap != Some(0);
         let is_out = |replica: &Replica| replica.most(self.most()) == 0;
         let mut usable = self.replicas.iter().filter(|replica| usable(replica)).peekable();

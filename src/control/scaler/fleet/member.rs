@@ -7,7 +7,7 @@ use std::time::Instant;
 use http::HeaderValue;
 
 use crate::control::board::{ReplicaState, ReplicaStatus};
-use crate::core::admission::ReplicaId;
+use crate::core::admission::{ReplicaId, Report};
 use crate::core::settings::Authority;
 use crate::data::gate::Target;
 use crate::provider::{Phase, Replica};
@@ -20,6 +20,8 @@ pub(super) struct Member {
     pub(super) target: Arc<Target>,
     pub(super) condition: Condition,
     pub(super) role: Role,
+    /// What the gate thinks of it, once it has admitted requests.
+    pub(super) report: Option<Report>,
 }
 
 /// What is known of a replica's health; the text says why it is not ready.
@@ -50,7 +52,14 @@ impl Member {
             host: host(&replica.authority),
             authority: replica.authority.clone(),
         });
-        Self { replica, fixed, target, condition: Condition::Starting(None), role: Role::Serving }
+        Self {
+            replica,
+            fixed,
+            target,
+            condition: Condition::Starting(None),
+            role: Role::Serving,
+            report: None,
+        }
     }
 
     /// Runs, and may have requests or probes.
@@ -66,12 +75,13 @@ impl Member {
         !matches!(self.condition, Condition::Starting(_))
     }
 
-    /// Whose end costs least comes first: never ready, then unready, then the least busy; the newest of equals.
+    /// Whose end costs least comes first: never ready, then unready, then bad, then the least busy; the newest of equals.
     pub(super) fn worth(&self, busy: u32) -> (u8, u32, Reverse<Instant>, Reverse<ReplicaId>) {
         let rank = match self.condition {
             Condition::Starting(_) => 0,
             Condition::Unready(_) => 1,
-            Condition::Ready => 2,
+            Condition::Ready if self.is_bad() => 2,
+            Condition::Ready => 3,
         };
         (rank, busy, Reverse(self.replica.since), Reverse(self.replica.id))
     }
@@ -87,11 +97,13 @@ impl Member {
             }
             (Phase::Running, Role::Serving, condition) => (condition.state(), condition.detail()),
         };
+        let why = self.report.and_then(|report| report.why).map(|why| why.to_string());
         ReplicaStatus {
             name: self.replica.name.to_string(),
             address: self.replica.authority.to_string(),
             state,
-            detail,
+            standing: self.standing(),
+            detail: detail.or(why),
             busy,
             age_seconds: now.saturating_duration_since(self.replica.since).as_secs(),
         }

@@ -92,10 +92,21 @@ impl Slots {
         self.judge.asked += 1;
     }
 
-    /// The use of a slot ends, before it is given back. Whether a review is due.
-    pub(in super::super) fn note(&mut self, id: ReplicaId, used: &Use) -> bool {
+    /// The use of a slot ends, before it is given back; `waited` tells whether somebody waits for it. Whether a review is
+    /// due.
+    pub(in super::super) fn note(&mut self, id: ReplicaId, used: &Use, waited: bool) -> bool {
         let Ok(index) = self.find(id) else { return false };
         self.judge.now = Some(used.until);
+        let found = match &mut self.auto {
+            Some(knee) if used.outcome == Outcome::Answered => {
+                knee.answered(waited, self.load.ready, self.judge.spread)
+            }
+            _ => false,
+        };
+        found | self.judge_use(index, used)
+    }
+
+    fn judge_use(&mut self, index: usize, used: &Use) -> bool {
         match used.outcome {
             Outcome::Answered => self.answered(index, used),
             Outcome::GivenUp => {
@@ -191,6 +202,7 @@ impl Slots {
     pub(in super::super) fn review(&mut self, now: Instant) {
         self.judge.now = Some(now);
         self.judge.measure(now);
+        self.follow();
         if self.judge.on {
             for index in 0..self.replicas.len() {
                 if self.replicas[index].phase == Phase::Ready {

@@ -573,7 +573,10 @@ fn schedules() -> BoxedStrategy<Value> {
 fn deployment(name: &'static str) -> BoxedStrategy<Value> {
     let request = merged(vec![
         some("request_timeout_ms", 1..31_536_000_001u64),
-        some("max_concurrent_requests_per_instance", 0..50u32),
+        some(
+            "max_concurrent_requests_per_instance",
+            prop_oneof![(0..50u32).prop_map(Value::from), Just(json!("auto"))],
+        ),
         some("max_queue_wait_ms", 0..100_000u32),
         some("cold_start_wait_ms", 0..100_000u32),
         some("max_queue_length", 0..1000u32),

@@ -1,13 +1,15 @@
 //! From settings back to a file: everything that holds, defaults included. Reading it again gives the same
 //! settings, if their secrets are references; secrets that stood in the file are replaced by a placeholder.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::diagnostic::Place;
 use super::field::{At, Entries, Field};
 use super::secret::SecretRef;
 use super::units::{
-    Budget, FilePath, Int, Listener, LogTarget, PerSecond, PortRange, ReplicaUrl, RoutePath, Share,
+    Budget, Concurrency, FilePath, Int, Listener, LogTarget, PerSecond, PortRange, ReplicaUrl, RoutePath,
+    Share,
 };
 use super::{check, file};
 use crate::core::admission::Class;
@@ -235,6 +237,7 @@ fn deployment(settings: &DeploymentSettings) -> file::Deployment {
         readiness_probe: probe(&settings.readiness).into(),
         inference_config: routes(&settings.routes).into(),
         forward_authorization: settings.forward_authorization.into(),
+        passive_health: settings.passive_health.into(),
         ..file::Deployment::default()
     };
     deployment.scale_settings = scale(settings).into();
@@ -316,7 +319,11 @@ fn request(settings: &DeploymentSettings) -> file::RequestSettings {
     file::RequestSettings {
         request_timeout_ms: millis(request.timeout),
         connect_timeout_ms: millis(request.connect_timeout),
-        max_concurrent_requests_per_instance: int(request.slots.map_or(0, |slots| slots.get().into())),
+        max_concurrent_requests_per_instance: match request.slots {
+            None if request.auto_slots => Concurrency::Auto,
+            slots => Concurrency::Most(slots.map_or(0, NonZeroU32::get)),
+        }
+        .into(),
         max_queue_wait_ms: millis(request.max_queue_wait),
         cold_start_wait_ms: cold.map_or(Field::Absent, millis),
         max_queue_length: request.max_queue_length.map(|length| Int::clamped(length.into())).into(),

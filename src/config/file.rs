@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::field::{Entries, Field};
 use super::secret::SecretRef;
 use super::units::{
-    Budget, FilePath, Int, Listener, LogTarget, PerSecond, PortRange, ReplicaUrl, RoutePath, Share,
+    Budget, Concurrency, FilePath, Int, Listener, LogTarget, PerSecond, PortRange, ReplicaUrl, RoutePath,
+    Share,
 };
 
 /// Longest time that can be set, in milliseconds: a year. Longer ones would overflow clocks.
@@ -439,6 +440,9 @@ Deployment {
     /// Pass the client's Authorization header on to the model.
     #[schemars(extend("default" = false))]
     forward_authorization: bool,
+    /// Take out replicas that fail or are far slower than their siblings, while these carry the load.
+    #[schemars(extend("default" = true))]
+    passive_health: bool,
     /// Model servers that run already: `http://HOST:PORT`, port 80 if left out.
     replicas: List<ReplicaUrl>,
     /// A command that is started once for each replica.
@@ -468,9 +472,10 @@ RequestSettings {
     /// Longest time to open a connection to a replica, in milliseconds.
     #[schemars(extend("default" = 1000))]
     connect_timeout_ms: Int<1, YEAR_MS>,
-    /// Slots: requests at once on one replica. 0 means no limit.
+    /// Slots: requests at once on one replica. 0 means no limit; `auto` finds the number beyond which the throughput
+    /// stops rising from what passes by, beginning with 1.
     #[schemars(extend("default" = 1))]
-    max_concurrent_requests_per_instance: Int<0, 1_000_000>,
+    max_concurrent_requests_per_instance: Concurrency,
     /// Longest time in the queue, in milliseconds.
     #[schemars(extend("default" = 500))]
     max_queue_wait_ms: Int<0, YEAR_MS>,

@@ -90,6 +90,67 @@ impl<const MIN: u64, const MAX: u64> JsonSchema for Int<MIN, MAX> {
     }
 }
 
+/// Requests at once on a replica: a number, 0 for no limit, or `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Concurrency {
+    /// Found from what passes by.
+    Auto,
+    /// So many; 0 is no limit.
+    Most(u32),
+}
+
+impl Concurrency {
+    const MOST: u32 = 1_000_000;
+}
+
+impl<'de> Deserialize<'de> for Concurrency {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ConcurrencyVisitor;
+        impl Visitor<'_> for ConcurrencyVisitor {
+            type Value = Concurrency;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a whole number from 0 to {}, or `auto`", Concurrency::MOST)
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Concurrency, E> {
+                if text == "auto" {
+                    return Ok(Concurrency::Auto);
+                }
+                let most = text.parse().ok().filter(|most| *most <= Concurrency::MOST);
+                most.map(Concurrency::Most).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_str(ConcurrencyVisitor)
+    }
+}
+
+impl Serialize for Concurrency {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Most(most) => serializer.serialize_u32(*most),
+        }
+    }
+}
+
+impl JsonSchema for Concurrency {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Concurrency".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "oneOf": [
+            { "type": "integer", "minimum": 0, "maximum": Self::MOST },
+            { "type": "string", "const": "auto" },
+        ] })
+    }
+}
+
 /// A share of traffic in percent, with at most two decimals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Share(pub(super) Percent);

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::core::admission::Standing;
 use crate::core::bounds::{Bounds, By};
 use crate::core::settings::Name;
 use crate::observe::ledger::Ledger;
@@ -97,7 +98,10 @@ pub struct ReplicaStatus {
     pub address: String,
     /// What it is doing.
     pub state: ReplicaState,
-    /// Why it is not ready, where that is known.
+    /// How it has done beside its siblings.
+    #[serde(default)]
+    pub standing: Standing,
+    /// Why it is not ready or not in good standing, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// Requests on it.

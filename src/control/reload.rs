@@ -290,6 +290,8 @@ impl Configurator {
         });
         live.gate.set_limits(settings.request.limits());
         live.gate.set_queueing(settings.request.queueing());
+        live.gate.set_auto_limit(settings.request.auto_slots);
+        live.gate.set_passive_health(settings.passive_health);
         live.settings.send_if_modified(|present| {
             let changed = present != settings;
             if changed {

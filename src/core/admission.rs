@@ -18,16 +18,21 @@ use slots::{Phase, Slots};
 pub use ask::{Ask, Class, Tenant};
 pub use promise::Retry;
 pub use refuse::{Denial, Outlook};
+pub use standing::{Report, Standing, Why};
 pub use tally::{Outcome, Tally, Use};
 
 mod ask;
+mod health;
+mod knee;
 mod overload;
+mod pace;
 mod promise;
 mod queue;
 mod rate;
 mod refuse;
 mod shares;
 mod slots;
+mod standing;
 mod tally;
 
 /// One running model server, for as long as it runs; never used again.
@@ -145,6 +150,7 @@ impl Pool {
     pub fn admit(&mut self, ask: &Ask, now: Instant) -> Admission {
         self.pass(now);
         self.tally.arrivals += 1;
+        self.slots.asked();
         let (ticket, returns) = self.place(ask, now);
         if ask.deadline.is_some_and(|deadline| deadline <= now) {
             return self.refuse(ticket, Denial::TooLate);
@@ -196,6 +202,7 @@ impl Pool {
         self.rate.used(used.time());
         self.waiting.settle(used);
         self.permits -= 1;
+        self.calls_control |= self.slots.note(replica, used, !self.waiting.is_empty());
         let next = self.free(replica, used.until);
         self.check();
         next
@@ -277,7 +284,7 @@ impl Pool {
     /// takes nothing away.
     pub fn set_limits(&mut self, limits: Limits, now: Instant) -> Vec<TicketId> {
         self.pass(now);
-        self.slots.limit = limits.slots;
+        self.slots.set_limit(limits.slots);
         self.max_queue_length = limits.max_queue_length;
         self.hand_out(now)
     }
@@ -294,6 +301,46 @@ impl Pool {
         self.pass(now);
         self.slots.cap(replica, cap);
         self.hand_out(now)
+    }
+
+    /// Whether replicas that fail or are far slower than their siblings lose slots for it; they do unless told otherwise.
+    /// Returns tickets that got slots.
+    pub fn set_passive_health(&mut self, on: bool, now: Instant) -> Vec<TicketId> {
+        self.pass(now);
+        self.slots.set_health(on);
+        self.hand_out(now)
+    }
+
+    /// Whether the limit of a replica is found from what passes by; that of the settings is not used then. Returns tickets
+    /// that got slots.
+    pub fn set_auto_limit(&mut self, on: bool, now: Instant) -> Vec<TicketId> {
+        self.pass(now);
+        self.slots.set_auto(on);
+        self.hand_out(now)
+    }
+
+    /// Requests at once on one replica, as given or as found; `None` is no limit.
+    pub fn limit(&self) -> Option<u32> {
+        self.slots.limit()
+    }
+
+    /// A request on the replica is given up because it takes too long; its slot stays taken until [`Pool::release`].
+    pub fn overdue(&mut self, replica: ReplicaId, since: Instant, now: Instant) {
+        self.pass(now);
+        self.calls_control |= self.slots.overdue(replica, since, now);
+    }
+
+    /// Looks at the replicas' health: gives slots back, and tries again what was taken out. To be called each second, and
+    /// after each call for the control plane. Returns tickets that got slots.
+    pub fn review(&mut self, now: Instant) -> Vec<TicketId> {
+        self.pass(now);
+        self.slots.review(now);
+        self.hand_out(now)
+    }
+
+    /// The standing of each replica that admits requests.
+    pub fn standings(&self) -> Vec<Report> {
+        self.slots.reports()
     }
 
     /// What has happened since the last call, up to `now`.
@@ -320,11 +367,12 @@ impl Pool {
         if load.queued > 0 {
             self.rate.backlogged(seconds, load.slots);
         }
+        self.slots.pass(now);
     }
 
     /// Whether the control plane must look, since the last call: a queue began while no replica admits, somebody is
     /// projected to wait too long (once until the next tally), the last replica stopped while somebody waits, one that
-    /// drains became empty, or one is suspected.
+    /// drains became empty, one is suspected, or [`Pool::review`] is due.
     pub fn take_call(&mut self) -> bool {
         std::mem::take(&mut self.calls_control)
     }
@@ -410,7 +458,7 @@ impl Pool {
 
     /// The invariants, after every change in debug builds. That no slot is taken beyond the limit of a replica
     /// is left to the tests: after a shrink there may be more in use.
-    fn check(&self) {
+    fn check(&mut self) {
         if !cfg!(debug_assertions) {
             return;
         }

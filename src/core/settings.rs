@@ -295,6 +295,8 @@ pub struct DeploymentSettings {
     pub routes: ReplicaRoutes,
     /// Pass the client's Authorization header on to the model.
     pub forward_authorization: bool,
+    /// Replicas that fail or are far slower than their siblings are taken out while the others carry the load.
+    pub passive_health: bool,
 }
 
 /// v1's label of a version.
@@ -315,6 +317,8 @@ pub struct RequestSettings {
     pub connect_timeout: Duration,
     /// Requests at once on one replica; `None` is no limit (0 in the file).
     pub slots: Option<NonZeroU32>,
+    /// That limit is found from what passes by (`auto` in the file); `slots` is `None` then.
+    pub auto_slots: bool,
     /// Longest time in the queue.
     pub max_queue_wait: Duration,
     /// Longest queue; `None` bounds it by the number of connections alone.

@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::core::admission::{
-    Ask, Denial, Limits, Load, Outcome, Outlook, Pool, Queueing, ReplicaId, Retry, Tally, TicketId,
+    Ask, Denial, Limits, Load, Outcome, Outlook, Pool, Queueing, ReplicaId, Report, Retry, Tally, TicketId,
 };
 use crate::core::settings::Authority;
 use crate::data::gate::deadline::Deadline;
@@ -181,7 +181,8 @@ impl Gate {
     }
 
     /// Wakes the control plane: somebody waits and no replica admits or the projected wait is too long, a draining
-    /// replica has become empty, or a replica is suspected. Level-triggered: look at `load`, `busy` and `take_suspects` after each wake.
+    /// replica has become empty, a replica is suspected, or a `review` is due. Level-triggered: look at `load`, `busy`,
+    /// `take_suspects` and `review` after each wake.
     pub fn events(&self) -> &Notify {
         &self.events
     }
@@ -208,6 +209,33 @@ impl Gate {
     /// A limit of its own for one replica, where it is less than that of all; see [`Pool::cap`].
     pub fn cap(&self, id: ReplicaId, cap: Option<u32>) {
         self.change(|state| state.pool.cap(id, cap, now()));
+    }
+
+    /// Whether replicas that fail or are far slower than their siblings lose slots for it; they do unless told otherwise.
+    pub fn set_passive_health(&self, on: bool) {
+        self.change(|state| state.pool.set_passive_health(on, now()));
+    }
+
+    /// Whether the limit of a replica is found from what passes by, instead of that of the settings.
+    pub fn set_auto_limit(&self, on: bool) {
+        self.change(|state| state.pool.set_auto_limit(on, now()));
+    }
+
+    /// Requests at once on one replica, as given or as found; `None` is no limit.
+    pub fn limit(&self) -> Option<u32> {
+        self.lock().pool.limit()
+    }
+
+    /// Has the pool look at the replicas' health, and says how each one stands that admits requests. For the one scaler of
+    /// the deployment, each second and at each event.
+    pub fn review(&self, now: Instant) -> Vec<Report> {
+        let mut standings = Vec::new();
+        self.change(|state| {
+            let granted = state.pool.review(now);
+            standings = state.pool.standings();
+            granted
+        });
+        standings
     }
 
     /// What has happened since the last call. For the one scaler of the deployment.

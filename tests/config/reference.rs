@@ -73,8 +73,11 @@ pub(crate) fn resolve<'s>(root: &'s Value, schema: &'s Value) -> Option<&'s Valu
 fn type_of(root: &Value, schema: &Value) -> String {
     let Some(target) = resolve(root, schema) else { return String::new() };
     if let Some(variants) = target.get("oneOf").and_then(Value::as_array) {
-        let words = variants.iter().filter_map(|variant| variant["const"].as_str());
-        return words.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+        let words = variants.iter().map(|variant| match variant["const"].as_str() {
+            Some(word) => format!("`{word}`"),
+            None => type_of(root, variant),
+        });
+        return words.collect::<Vec<_>>().join(", ");
     }
     match target["type"].as_str() {
         Some("integer" | "number") => {

@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::control::admin::state::{DeploymentState, StageName, State};
 use crate::control::board::{BoundsBy, BoundsStatus, ReplicaState};
+use crate::core::admission::Standing;
 use crate::core::bounds::Spoken;
 
 const COLUMNS: [&str; 7] = ["ENDPOINT", "DEPLOYMENT", "TRAFFIC", "SLOTS", "QUEUE", "WANTED", "REPLICAS"];
@@ -56,12 +57,16 @@ fn headline(state: &State) -> String {
 
 fn row(endpoint: &str, deployment: &DeploymentState) -> [String; 7] {
     let or_no_limit = |limit: Option<u32>| limit.map_or_else(|| "∞".to_owned(), |limit| limit.to_string());
+    let auto = match deployment.slots.per_replica {
+        Some(limit) if deployment.slots.auto => format!(" (auto: {limit} each)"),
+        _ => String::new(),
+    };
     let default = if deployment.default { " (default)" } else { "" };
     [
         printable(endpoint),
         printable(&format!("{}{default}", deployment.name)),
         format!("{} %", deployment.traffic.effective),
-        format!("{}/{}", deployment.slots.busy, or_no_limit(deployment.slots.total)),
+        format!("{}/{}{auto}", deployment.slots.busy, or_no_limit(deployment.slots.total)),
         deployment.queue.length.to_string(),
         deployment.desired.map_or_else(|| "-".to_owned(), |desired| desired.to_string()),
         replicas(deployment),
@@ -88,7 +93,12 @@ fn notes(endpoint: &str, deployment: &DeploymentState, now: SystemTime) -> Vec<S
     });
     let details = deployment.replicas.iter().filter_map(|replica| {
         let detail = replica.detail.as_ref()?;
-        Some(format!("{who}: {} ({}) is {}: {detail}", replica.name, replica.address, replica.state.as_str()))
+        let standing = match replica.standing {
+            Standing::Good => String::new(),
+            standing => format!(" and {}", standing.as_str()),
+        };
+        let (name, address, state) = (&replica.name, &replica.address, replica.state.as_str());
+        Some(format!("{who}: {name} ({address}) is {state}{standing}: {detail}"))
     });
     let bounds = deployment.bounds.iter().filter_map(|bounds| of_others(&who, bounds, now));
     bounds.chain(decision).chain(details).collect()

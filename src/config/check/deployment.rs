@@ -8,6 +8,7 @@ use super::{Check, at_least_one, millis, number, seconds, texts};
 use crate::config::diagnostic::Place;
 use crate::config::field::{At, Field};
 use crate::config::file;
+use crate::config::units::Concurrency;
 use crate::core::settings::{
     DeploymentKind, DeploymentSettings, FixedSettings, HedgeAfter, ProbeSettings, ProcessSettings, Profile,
     ProviderSettings, RepeatSettings, ReplicaRoutes, RequestSettings, ScalePolicy, ScaleSettings,
@@ -45,6 +46,7 @@ impl Check<'_> {
             readiness: probe(&deployment.readiness_probe, (10, 30)),
             routes: self.routes(&deployment.inference_config),
             forward_authorization: deployment.forward_authorization.value().copied().unwrap_or(false),
+            passive_health: deployment.passive_health.value().copied().unwrap_or(true),
             name: name?,
             provider: provider?,
         })
@@ -296,10 +298,16 @@ impl Check<'_> {
         let request = field.value().unwrap_or(&default);
         // v1 60,000 ms, v2 5,000 ms; 1 slot and 500 ms in both; 100 MB is v1's limit (reference §3.1).
         let timeout = if profile == Profile::AksV1 { 60_000 } else { 5_000 };
+        let concurrency = request.max_concurrent_requests_per_instance.value().copied();
+        let slots = match concurrency.unwrap_or(Concurrency::Most(1)) {
+            Concurrency::Auto => None,
+            Concurrency::Most(slots) => NonZeroU32::new(slots),
+        };
         RequestSettings {
             timeout: millis(&request.request_timeout_ms, timeout),
             connect_timeout: millis(&request.connect_timeout_ms, 1_000),
-            slots: NonZeroU32::new(number(&request.max_concurrent_requests_per_instance, 1)),
+            slots,
+            auto_slots: concurrency == Some(Concurrency::Auto),
             max_queue_wait: millis(&request.max_queue_wait_ms, 500),
             max_queue_length: request.max_queue_length.value().map(|length| length.as_u32()),
             max_body_bytes: request.max_body_bytes.value().map_or(100 * 1024 * 1024, |bytes| bytes.get()),

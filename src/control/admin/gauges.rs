@@ -4,6 +4,7 @@ use metrics::{counter, gauge};
 
 use super::state::{DeploymentState, StageName, State};
 use crate::control::board::ReplicaState;
+use crate::core::admission::Standing;
 use crate::observe::metrics::names;
 
 /// Sets every gauge from the state.
@@ -32,6 +33,9 @@ fn set_deployment(endpoint: &str, deployment: &DeploymentState) {
         let [endpoint, name] = labels.clone();
         counter!(names::SLOT_USES, &[endpoint, name, ("outcome", outcome.clone())]).absolute(*count);
     }
+    if let Some(limit) = deployment.slots.per_replica {
+        set(names::SLOTS_PER_REPLICA, limit.into());
+    }
     set(names::QUEUE_LENGTH, deployment.queue.length.into());
     if let Some(desired) = deployment.desired {
         set(names::REPLICAS_DESIRED, desired.into());
@@ -42,6 +46,12 @@ fn set_deployment(endpoint: &str, deployment: &DeploymentState) {
         let count = deployment.replicas.iter().filter(|replica| replica.state == state).count();
         let [endpoint, name] = labels.clone();
         gauge!(names::REPLICAS, &[endpoint, name, ("state", state.as_str().to_owned())]).set(count as f64);
+    }
+    for standing in Standing::ALL {
+        let count = deployment.replicas.iter().filter(|replica| replica.standing == standing).count();
+        let [endpoint, name] = labels.clone();
+        let labels = [endpoint, name, ("standing", standing.as_str().to_owned())];
+        gauge!(names::REPLICA_STANDINGS, &labels).set(count as f64);
     }
 }
 
@@ -74,6 +84,7 @@ mod tests {
             ("slots_busy", "3"),
             ("slots_busy_draining", "1"),
             ("slots_total", "4"),
+            ("slots_per_replica", "2"),
             ("queue_length", "5"),
             ("replicas_desired", "3"),
             ("traffic_percent", "12.5"),
@@ -86,6 +97,8 @@ mod tests {
             has(&text, &format!("scoregate_replicas{{{labels}}} {count}"));
         }
         has(&text, r#"scoregate_slot_uses_total{endpoint="demo",deployment="blue",outcome="answered"} 9"#);
+        let labels = r#"endpoint="demo",deployment="blue",standing="good""#;
+        has(&text, &format!("scoregate_replica_standings{{{labels}}} 3"));
         has(&text, "scoregate_config_generation 7");
         has(&text, "scoregate_draining 0");
     }

@@ -2,7 +2,6 @@
 //! made from this one view. `scoregate status` reads it back.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
 
@@ -113,8 +112,11 @@ pub struct SlotState {
     pub busy_draining: u32,
     /// Of the replicas that admit requests; `None` is no limit.
     pub total: Option<u32>,
-    /// On one replica; `None` is no limit.
+    /// On one replica, as configured or as found; `None` is no limit.
     pub per_replica: Option<u32>,
+    /// Whether that is found from what passes by.
+    #[serde(default)]
+    pub auto: bool,
 }
 
 /// The queue.
@@ -172,7 +174,7 @@ fn endpoints(snapshot: &Snapshot, board: &Board) -> Vec<EndpointState> {
     let endpoint = |endpoint: &Arc<Endpoint>| {
         let deployments = endpoint.deployments.iter().enumerate().map(|(index, live)| DeploymentState {
             uses: uses(&live.gate),
-            ..deployment(&endpoint.settings, index, live.gate.load(), board)
+            ..deployment(&endpoint.settings, index, (live.gate.load(), live.gate.limit()), board)
         });
         EndpointState { name: endpoint.settings.name.to_string(), deployments: deployments.collect() }
     };
@@ -183,7 +185,12 @@ fn uses(gate: &Gate) -> BTreeMap<String, u64> {
     Outcome::ALL.into_iter().map(|outcome| outcome.as_str().to_owned()).zip(gate.ended()).collect()
 }
 
-fn deployment(endpoint: &EndpointSettings, index: usize, load: Load, board: &Board) -> DeploymentState {
+fn deployment(
+    endpoint: &EndpointSettings,
+    index: usize,
+    (load, limit): (Load, Option<u32>),
+    board: &Board,
+) -> DeploymentState {
     let settings = &endpoint.deployments[index];
     let known = board.get(&endpoint.name, &settings.name);
     DeploymentState {
@@ -197,7 +204,8 @@ fn deployment(endpoint: &EndpointSettings, index: usize, load: Load, board: &Boa
             busy: load.busy,
             busy_draining: load.busy_draining,
             total: load.slots,
-            per_replica: settings.request.slots.map(NonZeroU32::get),
+            per_replica: limit,
+            auto: settings.request.auto_slots,
         },
         uses: BTreeMap::new(),
         queue: QueueState {
@@ -215,11 +223,13 @@ fn deployment(endpoint: &EndpointSettings, index: usize, load: Load, board: &Boa
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::num::NonZeroU32;
     use std::time::Duration;
 
     use super::*;
     use crate::control::admin::fixtures::context;
     use crate::control::board::{BoundsBy, DeploymentStatus, ReplicaState};
+    use crate::core::admission::Standing;
     use crate::core::route::{Percent, Traffic};
     use crate::core::settings::*;
 
@@ -239,6 +249,7 @@ pub(crate) mod tests {
                 timeout: Duration::from_secs(5),
                 connect_timeout: Duration::from_secs(1),
                 slots: NonZeroU32::new(2),
+                auto_slots: false,
                 max_queue_wait: Duration::from_millis(500),
                 max_queue_length: Some(9),
                 max_body_bytes: 1_000,
@@ -259,6 +270,7 @@ pub(crate) mod tests {
                 pass_through: false,
             },
             forward_authorization: false,
+            passive_health: true,
         };
         EndpointSettings {
             name: Name::parse("demo").unwrap(),
@@ -282,6 +294,7 @@ pub(crate) mod tests {
             name: name.into(),
             address: "127.0.0.1:9000".into(),
             state,
+            standing: Standing::Good,
             detail: detail.map(str::to_owned),
             busy: 1,
             age_seconds: 5,
@@ -290,7 +303,7 @@ pub(crate) mod tests {
             name: "blue".into(),
             default: true,
             traffic: TrafficState { configured: 12.5, effective: 100.0 },
-            slots: SlotState { busy: 3, busy_draining: 1, total: Some(4), per_replica: Some(2) },
+            slots: SlotState { busy: 3, busy_draining: 1, total: Some(4), per_replica: Some(2), auto: false },
             uses: [("answered".to_owned(), 9)].into(),
             queue: QueueState { length: 5, max_length: None, max_wait_ms: 500 },
             ready: 2,
@@ -323,16 +336,17 @@ pub(crate) mod tests {
         let endpoint = endpoint();
         let board = Board::new();
         let load = Load { ready: 2, draining: 1, busy: 3, busy_draining: 1, slots: Some(4), queued: 5 };
-        let blue = deployment(&endpoint, 0, load, &board);
+        let blue = deployment(&endpoint, 0, (load, Some(2)), &board);
         assert!(blue.default && blue.desired.is_none() && blue.replicas.is_empty());
         assert_eq!(blue.traffic, TrafficState { configured: 0.0, effective: 90.0 });
-        let slots = SlotState { busy: 3, busy_draining: 1, total: Some(4), per_replica: Some(2) };
+        let slots =
+            SlotState { busy: 3, busy_draining: 1, total: Some(4), per_replica: Some(2), auto: false };
         assert_eq!((blue.slots, blue.ready), (slots, 2));
         assert_eq!(blue.queue, QueueState { length: 5, max_length: Some(9), max_wait_ms: 500 });
 
         let status = DeploymentStatus { desired: 3, ..DeploymentStatus::default() };
         board.put(&endpoint.name, &endpoint.deployments[1].name, status);
-        let green = deployment(&endpoint, 1, Load::default(), &board);
+        let green = deployment(&endpoint, 1, (Load::default(), None), &board);
         assert!(!green.default);
         assert_eq!((green.name.as_str(), green.desired), ("green", Some(3)));
         assert_eq!(green.traffic, TrafficState { configured: 10.0, effective: 10.0 });

@@ -4,6 +4,7 @@
 //! the provider. How many there should be is `core::scale`'s decision.
 
 mod member;
+mod replacement;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use crate::core::admission::ReplicaId;
 use crate::data::gate::Target;
 use crate::provider::{Phase, Replica, Wanted};
 use member::{Condition, Member, Role};
+use replacement::Replacement;
 
 /// What is to be done at the gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +42,7 @@ pub(super) struct Fresh {
 pub(super) struct Fleet {
     members: BTreeMap<ReplicaId, Member>,
     fresh: Option<Fresh>,
+    replacement: Replacement,
 }
 
 impl Fleet {

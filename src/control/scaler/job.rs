@@ -1,6 +1,7 @@
 //! What a scaler does at each event: a thin shell that asks the pure parts (`core::scale`, `fleet`) and carries
 //! out what they say at the gate, the providers, the probes and the board. Nothing in it waits, but for the end.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -128,6 +129,7 @@ impl<H: Hands> Job<H> {
             }
             Event::Tick => self.evaluate(),
         }
+        self.review();
         if self.is_fixed() || self.is_cold() || is_held || self.number.is_due(self.wall()) {
             self.evaluate();
         }
@@ -174,10 +176,32 @@ impl<H: Hands> Job<H> {
             if let Some(took) = fresh.took {
                 self.number.start_up.learn(took);
             }
-            let settings = &self.settings;
-            self.ramps.begin(fresh.id, now(), settings.request.slots, settings.capacity.warm_up);
+            let (settings, slots) = (&self.settings, self.slots());
+            self.ramps.begin(fresh.id, now(), slots, settings.capacity.warm_up);
         }
         self.carry_out(order);
+    }
+
+    /// What the gate has learned of the replicas.
+    fn review(&mut self) {
+        let standings = self.parts.gate.review(now());
+        for news in self.fleet.stand(&standings) {
+            let (endpoint, deployment) = (&self.parts.endpoint, &self.settings.name);
+            tracing::info!(%endpoint, %deployment, "{news}");
+        }
+    }
+
+    /// How many replicas there should be beside those that are desired, for one that serves badly.
+    fn replace(&mut self) -> u32 {
+        let hold = *self.hold.borrow();
+        let most = self.number.bounds(&self.settings, self.wall(), hold).max;
+        let replacing = self.fleet.replace(self.number.desired(), most, now(), self.settings.request.timeout);
+        if let Some(name) = replacing.chosen {
+            let (endpoint, deployment) = (&self.parts.endpoint, &self.settings.name);
+            tracing::warn!(%endpoint, %deployment, "{name} serves badly and is replaced");
+        }
+        self.carry_out(replacing.order);
+        replacing.extra
     }
 
     fn carry_out(&mut self, orders: impl IntoIterator<Item = Order>) {
@@ -199,10 +223,15 @@ impl<H: Hands> Job<H> {
 
     /// Gives replicas that start slowly the slots that they may have by now.
     fn warm(&mut self) {
-        let (slots, warm_up) = (self.settings.request.slots, self.settings.capacity.warm_up);
+        let (slots, warm_up) = (self.slots(), self.settings.capacity.warm_up);
         for (id, cap) in self.ramps.follow(now(), slots, warm_up) {
             self.parts.gate.cap(id, cap);
         }
+    }
+
+    /// Requests at once on one replica, as given or as found.
+    fn slots(&self) -> Option<NonZeroU32> {
+        self.parts.gate.limit().and_then(NonZeroU32::new)
     }
 
     /// When to look again, if nothing happens before.
@@ -260,6 +289,7 @@ impl<H: Hands> Job<H> {
             load: gate.load(),
             tally: gate.take_tally(now),
             projected: gate.outlook(now).wait,
+            limit: gate.limit(),
             busy: self.fleet.busy(|id| gate.busy(id)),
             draining: self.fleet.draining(),
             hold: *self.hold.borrow(),
@@ -288,15 +318,16 @@ impl<H: Hands> Job<H> {
                 tracing::warn!(%endpoint, "{name} was not ready within {timeout} s of its start and is ended");
             }
         }
+        let desired = self.number.desired().saturating_add(self.replace());
         loop {
             let gate = Arc::clone(&self.parts.gate);
-            let orders = self.fleet.settle(self.number.desired(), now(), |id| gate.busy(id));
+            let orders = self.fleet.settle(desired, now(), |id| gate.busy(id));
             if orders.is_empty() {
                 break;
             }
             self.carry_out(orders);
         }
-        self.sources.want(&self.fleet.wanted(self.number.desired()));
+        self.sources.want(&self.fleet.wanted(desired));
         let parts = &self.parts;
         let probing =
             Probing { hands: &parts.hands, gate: &parts.gate, tasks: &parts.tasks, inbox: &self.inbox };

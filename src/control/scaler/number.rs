@@ -4,7 +4,6 @@
 //! The only place where the number of a deployment changes: configuration, schedules, operators and load all meet here.
 //! Works on what it is shown; the gate, the providers and the clock are `job`'s.
 
-use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -33,6 +32,8 @@ pub(super) struct Look {
     pub(super) tally: Tally,
     /// How long a newcomer would wait; `None` when nobody knows.
     pub(super) projected: Option<Duration>,
+    /// Requests at once on one replica; `None` is no limit.
+    pub(super) limit: Option<u32>,
     /// Slots in use on replicas that serve.
     pub(super) busy: u32,
     /// Replicas that finish what they have.
@@ -275,7 +276,7 @@ impl Number {
             service_sum: tally.service_sum,
             cold_n: 0,
             cold_sum: 0.0,
-            c: settings.request.slots.map_or(0, NonZeroU32::get),
+            c: look.limit.unwrap_or(0),
             min: bounds.min,
             max: bounds.max,
             queue_wait: settings.request.max_queue_wait.as_secs_f64(),

@@ -4,14 +4,15 @@
 use std::collections::BTreeMap;
 
 use crate::control::board::{ReplicaState, ReplicaStatus};
-use crate::core::ledger::{Standing, What};
+use crate::core::admission::Standing;
+use crate::core::ledger::{self, What};
 use crate::core::settings::Name;
 use crate::observe::ledger::Ledger;
 
 /// What was told last, by name.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    states: BTreeMap<String, ReplicaState>,
+    states: BTreeMap<String, (ReplicaState, Standing)>,
 }
 
 impl Told {
@@ -25,12 +26,15 @@ impl Told {
         let recorder = ledger.recorder();
         for replica in replicas {
             let before = self.states.get(&replica.name).copied();
-            if before == Some(replica.state) {
+            if before == Some((replica.state, replica.standing)) {
                 continue;
             }
-            self.states.insert(replica.name.clone(), replica.state);
-            recorder.replica(endpoint, deployment, &replica.name, replica.state.as_str());
-            if let Some(what) = standing(before, replica) {
+            self.states.insert(replica.name.clone(), (replica.state, replica.standing));
+            let (state, judged) = before.unzip();
+            if state != Some(replica.state) {
+                recorder.replica(endpoint, deployment, &replica.name, replica.state.as_str());
+            }
+            if let Some(what) = probed(state, replica).or_else(|| judgement(judged, replica)) {
                 ledger.decided(endpoint, deployment, What::Standing(what));
             }
         }
@@ -48,7 +52,10 @@ impl Told {
 }
 
 /// What is worth telling people: starts and ends that were asked for stand with the scale decisions.
-fn standing(before: Option<ReplicaState>, replica: &ReplicaStatus) -> Option<Standing> {
+fn probed(before: Option<ReplicaState>, replica: &ReplicaStatus) -> Option<ledger::Standing> {
+    if before == Some(replica.state) {
+        return None;
+    }
     let said = replica.detail.as_deref();
     let because = match (before, replica.state) {
         (_, ReplicaState::Failed) => said.unwrap_or("it ended by itself"),
@@ -56,10 +63,30 @@ fn standing(before: Option<ReplicaState>, replica: &ReplicaStatus) -> Option<Sta
         (Some(ReplicaState::Unready), ReplicaState::Ready) => "its probe succeeds again",
         _ => return None,
     };
-    Some(Standing {
+    Some(ledger::Standing {
         replica: replica.name.clone(),
         standing: replica.state.as_str().to_owned(),
         because: because.to_owned(),
+    })
+}
+
+/// What the gate has learned of it.
+fn judgement(before: Option<Standing>, replica: &ReplicaStatus) -> Option<ledger::Standing> {
+    let standing = replica.standing;
+    if before.unwrap_or_default() == standing {
+        return None;
+    }
+    let usual = match standing {
+        Standing::Good => "it does as well as its siblings again",
+        Standing::Probation => "its pause is over: one request at a time shows whether it has recovered",
+        Standing::Slow | Standing::Failing | Standing::Silent | Standing::Ejected => {
+            "it does worse than its siblings"
+        }
+    };
+    Some(ledger::Standing {
+        replica: replica.name.clone(),
+        standing: standing.as_str().to_owned(),
+        because: replica.detail.clone().unwrap_or_else(|| usual.to_owned()),
     })
 }
 
@@ -73,10 +100,15 @@ mod tests {
             name: name.to_owned(),
             address: String::new(),
             state,
+            standing: Standing::Good,
             detail: None,
             busy: 0,
             age_seconds: 0,
         }
+    }
+
+    fn judged(standing: Standing, why: &str) -> ReplicaStatus {
+        ReplicaStatus { standing, detail: Some(why.to_owned()), ..status("blue-1", ReplicaState::Ready) }
     }
 
     #[test]
@@ -87,6 +119,10 @@ mod tests {
         for state in [Starting, Ready, Unready, Unready, Ready, Draining, Stopping] {
             told.see((&endpoint, &deployment), &[status("blue-1", state)], &ledger);
         }
+        let judged = [judged(Standing::Slow, "10.2x its siblings"), status("blue-1", Ready)];
+        for status in [status("blue-1", Ready)].into_iter().chain(judged) {
+            told.see((&endpoint, &deployment), &[status], &ledger);
+        }
         told.see((&endpoint, &deployment), &[], &ledger);
         assert!(told.states.is_empty());
         let entries = ledger.find(&Question::default(), 10).entries;
@@ -96,6 +132,8 @@ mod tests {
             [
                 "blue-1 is unready from now on, because its probe fails",
                 "blue-1 is ready from now on, because its probe succeeds again",
+                "blue-1 is slow from now on, because 10.2x its siblings",
+                "blue-1 is good from now on, because it does as well as its siblings again",
             ]
         );
     }

@@ -1,6 +1,5 @@
 //! Who may wait and who is turned away, at arrival and when a turn comes; and when a refused one may come back.
 
-use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use crate::core::admission::queue::Waiter;
@@ -210,6 +209,6 @@ impl Pool {
     fn capacity(&self) -> Capacity {
         // Without a limit there are no slots to count; without a replica there are none either way.
         let slots = if self.slots.any_ready() { self.slots.load().slots } else { Some(0) };
-        Capacity { slots, of_a_replica: self.slots.limit.map(NonZeroU32::get) }
+        Capacity { slots, of_a_replica: self.slots.limit() }
     }
 }

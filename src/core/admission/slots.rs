@@ -1,8 +1,15 @@
-//! The slots of a deployment's replicas: which are in use, and which one is given next. Knows no queue.
+//! The slots of a deployment's replicas: which are in use, and which one is given next. Knows no queue. What is held
+//! against a replica, and what that does to its slots, is `judge`'s part.
 
 use std::num::NonZeroU32;
+use std::time::Instant;
 
+use crate::core::admission::health::Health;
+use crate::core::admission::knee::Knee;
 use crate::core::admission::{Load, ReplicaId};
+use judge::Judge;
+
+mod judge;
 
 /// What a replica may be given. Only [`Slots::open`] leads back to an earlier phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,12 +32,26 @@ struct Replica {
     phase: Phase,
     /// A limit of its own, while it is less than that of all.
     cap: Option<u32>,
+    health: Health,
 }
 
 impl Replica {
     /// Its limit, where all have `most`.
     fn most(&self, most: u32) -> u32 {
-        self.cap.map_or(most, |cap| cap.min(most))
+        self.cap.map_or(most, |cap| cap.min(most)).min(self.health.cap)
+    }
+
+    fn is_free(&self, most: u32) -> bool {
+        self.phase == Phase::Ready && self.busy < self.most(most)
+    }
+
+    /// Who is given work first: a replica on trial, then the least busy one; those that are slow or fail come last.
+    fn rank(&self) -> u64 {
+        if self.health.trial {
+            0
+        } else {
+            1 + u64::from(self.busy) + (u64::from(self.health.is_last()) << 40)
+        }
     }
 }
 
@@ -38,16 +59,70 @@ impl Replica {
 #[derive(Debug)]
 pub(super) struct Slots {
     /// For each replica; `None` is no limit.
-    pub(super) limit: Option<NonZeroU32>,
+    limit: Option<NonZeroU32>,
+    /// The limit of the settings, where the other one is found.
+    given: Option<NonZeroU32>,
+    auto: Option<Knee>,
     /// Sorted by id.
     replicas: Vec<Replica>,
-    /// Where the next search starts: equally busy replicas take turns.
+    /// Where the next search starts: equals take turns.
     turn: usize,
+    /// All but the queue, always up to date.
+    load: Load,
+    /// Replicas with a free slot.
+    free: u32,
+    /// Replicas with a slot in use that do not drain.
+    working: u32,
+    judge: Judge,
 }
 
 impl Slots {
     pub(super) fn new(limit: Option<NonZeroU32>) -> Self {
-        Self { limit, replicas: Vec::new(), turn: 0 }
+        let mut slots = Self {
+            limit,
+            given: limit,
+            auto: None,
+            replicas: Vec::new(),
+            turn: 0,
+            load: Load::default(),
+            free: 0,
+            working: 0,
+            judge: Judge::default(),
+        };
+        slots.recount();
+        slots
+    }
+
+    /// Another limit for each replica, unless that is found.
+    pub(super) fn set_limit(&mut self, limit: Option<NonZeroU32>) {
+        self.given = limit;
+        self.follow();
+    }
+
+    /// Whether the limit is found.
+    pub(super) fn set_auto(&mut self, on: bool) {
+        if on != self.auto.is_some() {
+            self.auto = on.then(Knee::new);
+            self.follow();
+        }
+    }
+
+    /// Takes over the limit that is given or found.
+    fn follow(&mut self) {
+        self.limit = self.auto.as_ref().map_or(self.given, |knee| NonZeroU32::new(knee.limit()));
+        self.recount();
+    }
+
+    /// Requests at once on one replica, as given or as found last; `None` is no limit.
+    pub(super) fn limit(&self) -> Option<u32> {
+        self.auto.as_ref().map(Knee::settled).or_else(|| self.limit.map(NonZeroU32::get))
+    }
+
+    /// The time goes on to `now`.
+    pub(super) fn pass(&mut self, now: Instant) {
+        if let Some(knee) = &mut self.auto {
+            knee.pass(now, self.working, self.load.busy);
+        }
     }
 
     /// The replica admits requests from now on, whatever it did before.
@@ -55,55 +130,65 @@ impl Slots {
         match self.find(id) {
             Ok(index) => self.replicas[index].phase = Phase::Ready,
             Err(index) => {
-                self.replicas.insert(index, Replica { id, busy: 0, phase: Phase::Ready, cap: None });
+                let health = Health::default();
+                self.replicas.insert(index, Replica { id, busy: 0, phase: Phase::Ready, cap: None, health });
             }
         }
+        self.recount();
     }
 
     /// Moves a replica on to a later phase; returns the one before, or `None` if it was as far already.
     pub(super) fn close(&mut self, id: ReplicaId, phase: Phase) -> Option<Phase> {
         let index = self.find(id).ok()?;
         let replica = &mut self.replicas[index];
-        (replica.phase < phase).then(|| std::mem::replace(&mut replica.phase, phase))
+        let before = (replica.phase < phase).then(|| std::mem::replace(&mut replica.phase, phase));
+        self.rescue();
+        self.recount();
+        before
     }
 
     /// Another limit for one replica.
     pub(super) fn cap(&mut self, id: ReplicaId, cap: Option<u32>) {
         if let Ok(index) = self.find(id) {
             self.replicas[index].cap = cap;
+            self.rescue();
+            self.recount();
         }
     }
 
-    /// Uses a free slot of the least busy replica.
+    /// Uses a free slot of the least busy replica; of equals, of a clearly faster one.
     pub(super) fn take(&mut self) -> Option<ReplicaId> {
         self.take_but(&[])
     }
 
     /// The same, on none of these.
     pub(super) fn take_but(&mut self, not: &[ReplicaId]) -> Option<ReplicaId> {
+        if self.free == 0 {
+            return None;
+        }
         let most = self.most();
         let (before, from) = self.replicas.split_at(self.turn.min(self.replicas.len()));
-        let mut least = most;
-        let mut found = None;
-        'search: for (part, first) in [(from, before.len()), (before, 0)] {
+        let mut best: Option<(u64, usize, &Replica)> = None;
+        for (part, first) in [(from, before.len()), (before, 0)] {
             for (offset, replica) in part.iter().enumerate() {
-                if replica.busy < least
-                    && replica.phase == Phase::Ready
-                    && replica.busy < replica.most(most)
-                    && !not.contains(&replica.id)
-                {
-                    least = replica.busy;
-                    found = Some(first + offset);
-                    if least == 0 {
-                        break 'search;
-                    }
+                let rank = replica.rank();
+                let is_better = best.is_none_or(|(least, _, other)| {
+                    rank < least || rank == least && replica.health.pace.is_before(&other.health.pace)
+                });
+                if is_better && replica.is_free(most) && !not.contains(&replica.id) {
+                    best = Some((rank, first + offset, replica));
                 }
             }
         }
-        let index = found?;
+        let (_, index, _) = best?;
         self.turn = index + 1;
-        self.replicas[index].busy += 1;
-        Some(self.replicas[index].id)
+        let replica = &mut self.replicas[index];
+        replica.busy += 1;
+        replica.health.trial = false;
+        self.load.busy += 1;
+        self.working += u32::from(replica.busy == 1);
+        self.free -= u32::from(replica.busy == replica.most(most));
+        Some(replica.id)
     }
 
     /// Whether a slot in use may go straight to another request: not after a shrink, nor where nothing is admitted.
@@ -117,7 +202,18 @@ impl Slots {
     /// Ends the use of a slot.
     pub(super) fn give_back(&mut self, id: ReplicaId) {
         let index = self.find(id).expect("a replica is known while a slot of it is in use");
-        self.replicas[index].busy -= 1;
+        let most = self.most();
+        let replica = &mut self.replicas[index];
+        let was_free = replica.is_free(most);
+        replica.busy -= 1;
+        self.free += u32::from(!was_free && replica.is_free(most));
+        match replica.phase {
+            Phase::Ready | Phase::Suspended => {
+                self.load.busy -= 1;
+                self.working -= u32::from(replica.busy == 0);
+            }
+            Phase::Draining | Phase::Gone => self.load.busy_draining -= 1,
+        }
     }
 
     /// Whether the replica drains and is empty. One that was removed is forgotten then.
@@ -126,17 +222,17 @@ impl Slots {
         let Replica { busy, phase, .. } = self.replicas[index];
         if busy == 0 && phase == Phase::Gone {
             self.replicas.remove(index);
+            self.recount();
         }
         busy == 0 && phase >= Phase::Draining
     }
 
     pub(super) fn any_ready(&self) -> bool {
-        self.replicas.iter().any(|replica| replica.phase == Phase::Ready)
+        self.load.ready > 0
     }
 
     pub(super) fn any_free(&self) -> bool {
-        let most = self.most();
-        self.replicas.iter().any(|replica| replica.phase == Phase::Ready && replica.busy < replica.most(most))
+        self.free > 0
     }
 
     pub(super) fn is_ready(&self, id: ReplicaId) -> bool {
@@ -150,12 +246,21 @@ impl Slots {
 
     /// All but the queue.
     pub(super) fn load(&self) -> Load {
-        let mut load = Load::default();
+        self.load
+    }
+
+    /// Counts anew, after everything but the use and the return of a slot.
+    fn recount(&mut self) {
+        let most = self.most();
+        let mut load = Load { slots: self.limit.map(|_| 0), ..Load::default() };
+        self.working = 0;
         for replica in &self.replicas {
+            self.working += u32::from(replica.phase <= Phase::Suspended && replica.busy > 0);
             match replica.phase {
                 Phase::Ready => {
                     load.ready += 1;
                     load.busy += replica.busy;
+                    load.slots = load.slots.map(|slots| slots.saturating_add(replica.most(most)));
                 }
                 Phase::Suspended => load.busy += replica.busy,
                 Phase::Draining | Phase::Gone => {
@@ -164,20 +269,29 @@ impl Slots {
                 }
             }
         }
-        load.slots = self.limit.map(|slots| {
-            let ready = self.replicas.iter().filter(|replica| replica.phase == Phase::Ready);
-            ready.map(|replica| replica.most(slots.get())).fold(0, u32::saturating_add)
-        });
-        load
+        self.load = load;
+        let free = self.replicas.iter().filter(|replica| replica.is_free(most)).count();
+        self.free = u32::try_from(free).unwrap_or(u32::MAX);
     }
 
     /// The invariants of this part; `held` slots are in use.
-    pub(super) fn check(&self, held: usize) {
+    pub(super) fn check(&mut self, held: usize) {
         let used: usize = self.replicas.iter().map(|replica| replica.busy as usize).sum();
         assert_eq!(used, held, "slots in use = permits + granted tickets: {self:?}");
         assert!(self.replicas.is_sorted_by(|one, next| one.id < next.id), "sorted, each once: {self:?}");
         let kept = self.replicas.iter().any(|replica| replica.phase == Phase::Gone && replica.busy == 0);
         assert!(!kept, "an empty replica that was removed is forgotten: {self:?}");
+        let counted = (self.load, self.free, self.working);
+        self.recount();
+        assert_eq!(
+            counted,
+            (self.load, self.free, self.working),
+            "the counts are those of the replicas: {self:?}"
+        );
+        let usable = |replica: &Replica| replica.phase == Phase::Ready && replica.cap != Some(0);
+        let is_out = |replica: &Replica| replica.most(self.most()) == 0;
+        let mut usable = self.replicas.iter().filter(|replica| usable(replica)).peekable();
+        assert!(usable.peek().is_none() || !usable.all(is_out), "never all out: {self:?}");
     }
 
     fn find(&self, id: ReplicaId) -> Result<usize, usize> {

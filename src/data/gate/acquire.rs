@@ -155,9 +155,17 @@ impl Permit {
         Self { gate, target, place, wait_until, ask, since, outcome, held: true, given_up: false }
     }
 
-    /// How the use of the slot has gone, as far as it is known; the last word counts.
+    /// How the use of the slot has gone, as far as it is known; the last word counts. A time-out counts at once: the
+    /// replica may hold the slot for long.
     pub fn outcome(&mut self, outcome: Outcome) {
-        self.outcome = outcome;
+        let before = std::mem::replace(&mut self.outcome, outcome);
+        if outcome == Outcome::TimedOut && before != outcome {
+            let (id, since) = (self.target.id, self.since);
+            self.gate.change(|state| {
+                state.pool.overdue(id, since, now());
+                None
+            });
+        }
     }
 
     /// The replica that the slot is on.

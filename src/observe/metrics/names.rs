@@ -86,10 +86,14 @@ metrics! {
         "Slots in use on draining replicas."
     SLOTS_TOTAL "scoregate_slots_total" Gauge
         "Slots of the replicas that admit requests; absent where there is no limit."
+    SLOTS_PER_REPLICA "scoregate_slots_per_replica" Gauge
+        "Slots of one replica, as configured or as found; absent where there is no limit."
     QUEUE_LENGTH "scoregate_queue_length" Gauge
         "Requests that wait for a slot."
     REPLICAS "scoregate_replicas" Gauge
         "Replicas that exist, by state."
+    REPLICA_STANDINGS "scoregate_replica_standings" Gauge
+        "Replicas that exist, by how they have done beside their siblings."
     REPLICAS_DESIRED "scoregate_replicas_desired" Gauge
         "Replicas that there should be."
     TRAFFIC "scoregate_traffic_percent" Gauge

@@ -251,9 +251,11 @@ fn provisioning(last: Option<&Operation>) -> &'static str {
 /// What holds where the document is silent, so that nobody has to guess.
 fn defaults(settings: &DeploymentSettings, view: &mut Document) {
     let request = &settings.request;
+    let slots = request.slots.map_or(0, std::num::NonZero::get);
+    let slots = if request.auto_slots { json!("auto") } else { json!(slots) };
     let filled = json!({
         "request_timeout_ms": millis(request.timeout), "connect_timeout_ms": millis(request.connect_timeout),
-        "max_concurrent_requests_per_instance": request.slots.map_or(0, std::num::NonZero::get),
+        "max_concurrent_requests_per_instance": slots,
         "max_queue_wait_ms": millis(request.max_queue_wait), "max_body_bytes": request.max_body_bytes,
         "idempotent": request.repeat.idempotent,
     });

@@ -7,7 +7,7 @@ use std::time::Instant;
 use http::HeaderValue;
 
 use crate::control::board::{ReplicaState, ReplicaStatus};
-use crate::core::admission::ReplicaId;
+use crate::core::admission::{ReplicaId, Report};
 use crate::core::settings::Authority;
 use crate::data::gate::Target;
 use crate::provider::{Phase, Replica};
@@ -22,6 +22,8 @@ pub(super) struct Member {
     /// A probe has failed since it was ready last.
     pub(super) was_down: bool,
     pub(super) role: Role,
+    /// What the gate thinks of it, once it has admitted requests.
+    pub(super) report: Option<Report>,
 }
 
 /// What is known of a replica's health; the text says why it is not ready.
@@ -52,8 +54,15 @@ impl Member {
             host: host(&replica.authority),
             authority: replica.authority.clone(),
         });
-        let condition = Condition::Starting(None);
-        Self { replica, fixed, target, condition, was_down: false, role: Role::Serving }
+        Self {
+            replica,
+            fixed,
+            target,
+            condition: Condition::Starting(None),
+            role: Role::Serving,
+            was_down: false,
+            report: None,
+        }
     }
 
     /// Runs, and may have requests or probes.
@@ -69,12 +78,13 @@ impl Member {
         !matches!(self.condition, Condition::Starting(_))
     }
 
-    /// Whose end costs least comes first: never ready, then unready, then the least busy; the newest of equals.
+    /// Whose end costs least comes first: never ready, then unready, then bad, then the least busy; the newest of equals.
     pub(super) fn worth(&self, busy: u32) -> (u8, u32, Reverse<Instant>, Reverse<ReplicaId>) {
         let rank = match self.condition {
             Condition::Starting(_) => 0,
             Condition::Unready(_) => 1,
-            Condition::Ready => 2,
+            Condition::Ready if self.is_bad() => 2,
+            Condition::Ready => 3,
         };
         (rank, busy, Reverse(self.replica.since), Reverse(self.replica.id))
     }
@@ -90,11 +100,13 @@ impl Member {
             }
             (Phase::Running, Role::Serving, condition) => (condition.state(), condition.detail()),
         };
+        let why = self.report.and_then(|report| report.why).map(|why| why.to_string());
         ReplicaStatus {
             name: self.replica.name.to_string(),
             address: self.replica.authority.to_string(),
             state,
-            detail,
+            standing: self.standing(),
+            detail: detail.or(why),
             busy,
             age_seconds: now.saturating_duration_since(self.replica.since).as_secs(),
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::control::board::ReplicaState;
+use crate::core::admission::{Report, Standing, Why};
 use crate::core::settings::Authority;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -252,4 +253,98 @@ fn a_suspect_is_admitted_at_its_next_success() {
     let order = world.fleet.report(ReplicaId(0), Health::Ready, world.now, PATIENCE);
     assert!(matches!(order, Some(Order::Admit(_))), "{order:?}");
     assert_eq!(world.state(0), ReplicaState::Ready);
+}
+
+/// What the gate says of a replica.
+fn report(world: &World, id: u64, standing: Standing, since: Instant) -> Report {
+    let why = Some(Why::Failed { failed: 3, of: 4 });
+    let since = (standing != Standing::Good).then_some(since);
+    assert!(since.is_none_or(|since| since <= world.now));
+    Report { replica: ReplicaId(id), standing, since, why }
+}
+
+impl World {
+    /// Asks for a replacement and settles. What was ordered.
+    fn replace(&mut self, desired: u32, most: u32) -> (u32, String) {
+        let replacing = self.fleet.replace(desired, most, self.now, PATIENCE);
+        let dying = replacing.order.map(|order| match order {
+            Order::Drain(id) => format!("drain {}", id.0),
+            other => panic!("{other:?}"),
+        });
+        let orders = self.settle(desired + replacing.extra);
+        (replacing.extra, [dying.unwrap_or_default(), orders].join("; "))
+    }
+}
+
+#[test]
+fn a_bad_process_is_replaced_before_it_is_ended() {
+    let mut world = World::ready(2);
+    let since = world.now;
+    let bad =
+        |world: &World| [report(world, 0, Standing::Ejected, since), report(world, 1, Standing::Good, since)];
+    let news = world.fleet.stand(&bad(&world));
+    assert_eq!(news, ["the standing of blue-0 goes from good to ejected (3 of its last 4 requests failed)"]);
+    assert!(world.fleet.stand(&bad(&world)).is_empty());
+    assert_eq!(world.replace(2, 4), (0, "; ".into()), "it may recover in a moment");
+    world.now += Duration::from_secs(10);
+    assert_eq!(world.replace(2, 4), (1, "; ".into()));
+    assert_eq!(world.fleet.wanted(3).replicas, 3);
+    world.start(2);
+    assert_eq!(world.replace(2, 4), (1, "; ".into()), "the new one is not ready yet");
+    world.says(2, Health::Ready);
+    let (extra, orders) = world.replace(2, 4);
+    assert!(extra == 0 && orders.starts_with("; drain 0"), "{extra} {orders}");
+    let status = world.fleet.statuses(world.now, |_| 0);
+    assert!(status.iter().all(|replica| replica.name != "blue-0"), "{status:?}");
+}
+
+#[test]
+fn one_that_recovers_stays_and_the_new_one_goes() {
+    let mut world = World::ready(2);
+    let since = world.now;
+    world.now += Duration::from_secs(20);
+    world.fleet.stand(&[report(&world, 0, Standing::Slow, since)]);
+    assert_eq!(world.replace(2, 4).0, 1);
+    world.start(2);
+    world.fleet.stand(&[report(&world, 0, Standing::Good, since)]);
+    let (extra, orders) = world.replace(2, 4);
+    assert!(extra == 0 && orders.starts_with("; drain 2"), "{extra} {orders}");
+}
+
+#[test]
+fn at_most_replicas_the_bad_one_goes_first_and_only_when_it_is_out() {
+    let mut world = World::ready(2);
+    let since = world.now;
+    world.now += Duration::from_secs(20);
+    world.busy(0, 1);
+    world.fleet.stand(&[report(&world, 0, Standing::Failing, since)]);
+    assert_eq!(world.replace(2, 2), (0, "; ".into()), "it is needed");
+    world.fleet.stand(&[report(&world, 0, Standing::Ejected, since)]);
+    assert_eq!(world.replace(2, 2), (0, "drain 0; ".into()));
+    assert_eq!(world.fleet.wanted(2).replicas, 2);
+    world.busy(0, 0);
+    assert_eq!(world.replace(2, 2).1, "; remove 0");
+}
+
+#[test]
+fn replacements_are_rare_and_servers_of_a_list_are_left_alone() {
+    let mut world = World::ready(3);
+    let since = world.now;
+    world.now += Duration::from_secs(20);
+    let all: Vec<Report> = (0..3).map(|id| report(&world, id, Standing::Slow, since)).collect();
+    world.fleet.stand(&all);
+    assert_eq!(world.replace(3, 8).0, 1, "one at a time");
+    world.set.retain(|replica| replica.id != ReplicaId(0));
+    world.see();
+    assert_eq!(world.replace(2, 8).0, 0, "the next one waits");
+    world.now += Duration::from_secs(60);
+    assert_eq!(world.replace(2, 8).0, 1);
+
+    let mut fixed = World::new(true);
+    fixed.start(0);
+    fixed.says(0, Health::Ready);
+    fixed.fleet.stand(&[report(&fixed, 0, Standing::Ejected, fixed.now)]);
+    fixed.now += Duration::from_secs(99);
+    assert_eq!(fixed.replace(1, 1).0, 0);
+    assert_eq!(fixed.replace(1, 4).0, 0);
 }

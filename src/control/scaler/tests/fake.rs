@@ -206,6 +206,7 @@ pub(super) fn settings(min: u32) -> DeploymentSettings {
             timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(1),
             slots: Some(one),
+            auto_slots: false,
             max_queue_wait: Duration::from_secs(10),
             max_queue_length: None,
             max_body_bytes: 1,
@@ -234,6 +235,7 @@ pub(super) fn settings(min: u32) -> DeploymentSettings {
             pass_through: false,
         },
         forward_authorization: false,
+        passive_health: true,
     }
 }
 

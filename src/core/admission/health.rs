@@ -1,0 +1,193 @@
+//! What is held against one replica, and how far its slots are lowered for it. Knows no siblings: who compares it with
+//! them (`slots::judge`) says how much a failure weighs, and when it may be taken out.
+
+use std::time::{Duration, Instant};
+
+use crate::core::admission::pace::Pace;
+use crate::core::admission::standing::{Standing, Why};
+
+/// Longest pause between two trials of a replica that does not recover.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A replica that has been good for as long begins with the shortest pause again.
+const FORGIVEN: Duration = Duration::from_secs(60);
+/// Above this something is held against a replica: its slots are halved at each failure.
+pub(super) const SUSPECT: f64 = 3.0;
+/// At this it is taken out: odds of e^6 = 400 to 1 that it fails more often than its siblings.
+pub(super) const GUILTY: f64 = 6.0;
+/// What a good answer takes off: ln(0.98/0.5), the odds of an answer from a replica that fails half of its requests
+/// against one that fails 2 %.
+const RELIEF: f64 = 0.67;
+
+/// One replica's record.
+#[derive(Clone, Debug)]
+pub(super) struct Health {
+    pub(super) standing: Standing,
+    pub(super) why: Option<Why>,
+    /// Since when it is not good.
+    pub(super) since: Option<Instant>,
+    /// Most requests that it is given.
+    pub(super) cap: u32,
+    /// Logarithm of the odds that it fails more often than its siblings.
+    pub(super) score: f64,
+    pub(super) pace: Pace,
+    /// Its next request shows whether it has recovered, and comes before all others.
+    pub(super) trial: bool,
+    /// It has answered, so that its slots may grow.
+    pub(super) grows: bool,
+    /// It has answered since the last review.
+    pub(super) heard: bool,
+    /// First review at which it had work and had not answered; with the answers of all until then.
+    pub(super) quiet: Option<(Instant, u64)>,
+    /// Requests that timed out and still hold their slots.
+    pub(super) overdue: u32,
+    /// Good answers in a row while on probation.
+    passed: u32,
+    /// The last 32 requests, the latest lowest; 1 is a failure.
+    recent: u32,
+    seen: u32,
+    trials: u32,
+    retry_at: Option<Instant>,
+    good_since: Option<Instant>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            standing: Standing::Good,
+            why: None,
+            since: None,
+            cap: u32::MAX,
+            score: 0.0,
+            pace: Pace::default(),
+            trial: false,
+            grows: false,
+            heard: false,
+            quiet: None,
+            overdue: 0,
+            passed: 0,
+            recent: 0,
+            seen: 0,
+            trials: 0,
+            retry_at: None,
+            good_since: None,
+        }
+    }
+}
+
+impl Health {
+    /// Remembers how a request ended.
+    pub(super) fn remember(&mut self, failed: bool) {
+        self.recent = self.recent << 1 | u32::from(failed);
+        self.seen = (self.seen + 1).min(u32::BITS);
+    }
+
+    /// Failures among the last requests, and how many these are.
+    pub(super) fn record(&self) -> (u32, u32) {
+        (self.recent.count_ones(), self.seen)
+    }
+
+    /// The last eight, as a reason.
+    pub(super) fn failures(&self) -> Why {
+        Why::Failed { failed: (self.recent & 0xff).count_ones(), of: self.seen.min(8) }
+    }
+
+    /// It has answered nothing for so long that nothing would be lost without it.
+    pub(super) fn is_barren(&self) -> bool {
+        self.recent.trailing_ones() >= 4
+    }
+
+    /// Nothing is held against it, so that an answer changes nothing.
+    pub(super) fn is_clean(&self) -> bool {
+        self.standing == Standing::Good && self.cap == u32::MAX && self.score == 0.0
+    }
+
+    /// Others can be trusted with its work.
+    pub(super) fn is_good(&self) -> bool {
+        self.standing == Standing::Good && self.score < SUSPECT
+    }
+
+    /// Is given work only when no other has a free slot.
+    pub(super) fn is_last(&self) -> bool {
+        matches!(self.standing, Standing::Slow | Standing::Failing)
+    }
+
+    /// A failure that speaks against it by so much.
+    pub(super) fn accuse(&mut self, weight: f64) {
+        self.score = (self.score + weight).min(2.0 * GUILTY);
+    }
+
+    /// A good answer. Its slots grow at the next review.
+    pub(super) fn relieve(&mut self) {
+        self.score = (self.score - RELIEF).max(0.0);
+        self.passed += u32::from(self.standing == Standing::Probation);
+        self.grows = true;
+    }
+
+    /// Half of what it may have now.
+    pub(super) fn halve(&mut self, most: u32) {
+        self.cap = self.cap.min(most / 2).max(1);
+    }
+
+    /// Twice of what it may have, up to the limit of all.
+    pub(super) fn grow(&mut self, limit: u32) {
+        if std::mem::take(&mut self.grows) && self.cap != u32::MAX {
+            let cap = self.cap.saturating_mul(2).max(1);
+            self.cap = if cap >= limit || cap > 1 << 16 { u32::MAX } else { cap };
+        }
+    }
+
+    /// Not good from now on, but given work.
+    pub(super) fn blame(&mut self, standing: Standing, why: Option<Why>, now: Instant) {
+        self.standing = standing;
+        self.why = why.or(self.why);
+        self.since.get_or_insert(now);
+        self.trial = false;
+        self.passed = 0;
+    }
+
+    /// Given nothing until a pause is over, which grows with each trial that fails: `first`, twice as long, and so on.
+    pub(super) fn eject(&mut self, why: Option<Why>, first: Duration, now: Instant) {
+        if self.good_since.is_some_and(|good| now.saturating_duration_since(good) >= FORGIVEN) {
+            self.trials = 0;
+        }
+        self.good_since = None;
+        self.blame(Standing::Ejected, why, now);
+        self.cap = 0;
+        self.grows = false;
+        self.retry_at = Some(now + (first * (1 << self.trials)).min(LONGEST_PAUSE));
+        self.trials = (self.trials + 1).min(6);
+    }
+
+    /// Whether the pause is over.
+    pub(super) fn may_try(&self, now: Instant) -> bool {
+        self.standing == Standing::Ejected && self.retry_at.is_some_and(|at| now >= at)
+    }
+
+    /// One request at a time from now on.
+    pub(super) fn try_again(&mut self) {
+        self.standing = Standing::Probation;
+        self.cap = 1;
+        self.trial = true;
+        self.score = 0.0;
+        self.pace.forget();
+    }
+
+    /// Whether it has shown that it is good.
+    pub(super) fn has_passed(&self) -> bool {
+        self.standing == Standing::Probation && self.cap == u32::MAX && self.passed >= 2
+    }
+
+    /// Nothing is held against it any more.
+    pub(super) fn acquit(&mut self, now: Instant) {
+        self.standing = Standing::Good;
+        self.why = None;
+        self.since = None;
+        self.good_since = Some(now);
+        self.quiet = None;
+        self.passed = 0;
+        self.trial = false;
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

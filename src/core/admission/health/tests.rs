@@ -1,0 +1,369 @@
+//! Replicas that misbehave, in virtual time: a pool, a Poisson stream of requests, and replicas with manners of their
+//! own. One seed gives one run.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::core::admission::{
+    Admission, Ask, Limits, Outcome, Pool, ReplicaId, Standing, Tenant, TicketId, Use, Why,
+};
+
+/// How a replica treats its requests.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::core::admission) enum Manner {
+    /// Answers after so many milliseconds on average; the spread of the logarithm comes second.
+    Serves(f64, f64),
+    /// The same with so many at once: beyond the knee the time grows with their number.
+    Batches(f64, f64, u32),
+    /// Breaks this share of the requests after so many milliseconds; serves the others in 100 ms.
+    Fails(f64, f64),
+    /// Takes requests and never answers.
+    Stopped,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Arrive,
+    Finish(TicketId, ReplicaId, u64, bool),
+    TimeOut(TicketId, ReplicaId, u64),
+    GiveUp(TicketId),
+    Review,
+}
+
+/// What came of the requests of one replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(in crate::core::admission) struct Account {
+    pub(in crate::core::admission) taken: u64,
+    pub(in crate::core::admission) good: u64,
+    pub(in crate::core::admission) bad: u64,
+}
+
+/// Microseconds since the start.
+pub(in crate::core::admission) struct World {
+    pub(in crate::core::admission) pool: Pool,
+    pub(in crate::core::admission) manners: Vec<Manner>,
+    pub(in crate::core::admission) accounts: Vec<Account>,
+    pub(in crate::core::admission) rejected: u64,
+    /// Requests each second.
+    pub(in crate::core::admission) rate: f64,
+    pub(in crate::core::admission) now: u64,
+    random: SmallRng,
+    start: Instant,
+    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    scheduled: u64,
+    waiting: BTreeSet<TicketId>,
+    running: BTreeMap<ReplicaId, u32>,
+}
+
+const TIME_OUT: u64 = 5_000_000;
+const LONGEST_WAIT: u64 = 500_000;
+
+impl World {
+    pub(in crate::core::admission) fn new(slots: u32, rate: f64, manners: &[Manner], seed: u64) -> Self {
+        let limits = Limits { slots: NonZeroU32::new(slots), max_queue_length: Some(1_000) };
+        let mut pool = Pool::new(limits);
+        let start = Instant::now();
+        for id in 0..manners.len() {
+            pool.admit_replica(ReplicaId(id as u64), start);
+        }
+        let mut world = Self {
+            pool,
+            manners: manners.to_vec(),
+            accounts: vec![Account::default(); manners.len()],
+            rejected: 0,
+            rate,
+            now: 0,
+            random: SmallRng::seed_from_u64(seed),
+            start,
+            events: BinaryHeap::new(),
+            scheduled: 0,
+            waiting: BTreeSet::new(),
+            running: BTreeMap::new(),
+        };
+        world.after(0, Event::Arrive);
+        world.after(1_000_000, Event::Review);
+        world
+    }
+
+    fn after(&mut self, pause: u64, event: Event) {
+        self.scheduled += 1;
+        self.events.push(Reverse((self.now + pause, self.scheduled, event)));
+    }
+
+    pub(in crate::core::admission) fn moment(&self, at: u64) -> Instant {
+        self.start + Duration::from_micros(at)
+    }
+
+    /// Goes on for so many seconds.
+    pub(in crate::core::admission) fn run(&mut self, seconds: u64) {
+        let end = self.now + seconds * 1_000_000;
+        while let Some(Reverse((at, _, event))) = self.events.pop() {
+            if at > end {
+                self.scheduled += 1;
+                self.events.push(Reverse((at, self.scheduled, event)));
+                break;
+            }
+            self.now = at;
+            self.on(event);
+            if self.pool.take_call() {
+                let granted = self.pool.review(self.moment(at));
+                self.granted(granted);
+            }
+        }
+        self.now = end;
+    }
+
+    fn on(&mut self, event: Event) {
+        let now = self.moment(self.now);
+        match event {
+            Event::Arrive => self.arrive(now),
+            Event::GiveUp(ticket) => {
+                if self.waiting.remove(&ticket) {
+                    self.rejected += 1;
+                    assert!(self.pool.expire(ticket, now));
+                }
+            }
+            Event::Finish(_, replica, since, good) => {
+                let account = &mut self.accounts[replica.0 as usize];
+                *(if good { &mut account.good } else { &mut account.bad }) += 1;
+                *self.running.get_mut(&replica).unwrap() -= 1;
+                let outcome = if good { Outcome::Answered } else { Outcome::Broken };
+                let used = Use { since: self.moment(since), until: now, outcome, tenant: Tenant::default() };
+                let next = self.pool.release(replica, &used);
+                self.granted(next);
+            }
+            Event::TimeOut(_, replica, since) => {
+                self.accounts[replica.0 as usize].bad += 1;
+                self.pool.overdue(replica, self.moment(since), now);
+            }
+            Event::Review => {
+                self.after(1_000_000, Event::Review);
+                let granted = self.pool.review(now);
+                self.granted(granted);
+            }
+        }
+    }
+
+    fn arrive(&mut self, now: Instant) {
+        let gap = -self.random.random_range(f64::EPSILON..1.0).ln() / self.rate;
+        self.after((gap * 1e6) as u64, Event::Arrive);
+        match self.pool.admit(&Ask::default(), now) {
+            Admission::Granted(ticket, replica) => self.send(ticket, replica),
+            Admission::Queued(ticket) => {
+                self.waiting.insert(ticket);
+                self.after(LONGEST_WAIT, Event::GiveUp(ticket));
+            }
+            Admission::Refused(..) => self.rejected += 1,
+        }
+    }
+
+    fn granted(&mut self, tickets: impl IntoIterator<Item = TicketId>) {
+        for ticket in tickets {
+            assert!(self.waiting.remove(&ticket));
+            let replica = self.pool.claim(ticket).unwrap();
+            self.send(ticket, replica);
+        }
+    }
+
+    fn send(&mut self, ticket: TicketId, replica: ReplicaId) {
+        let running = self.running.entry(replica).or_default();
+        *running += 1;
+        let running = *running;
+        self.accounts[replica.0 as usize].taken += 1;
+        let (ms, good) = match self.manners[replica.0 as usize] {
+            Manner::Serves(ms, spread) => (ms * self.lognormal(spread), true),
+            Manner::Batches(ms, spread, knee) => {
+                (ms * self.lognormal(spread) * f64::from(running.max(knee)) / f64::from(knee), true)
+            }
+            Manner::Fails(share, ms) => {
+                if self.random.random_bool(share) {
+                    (ms, false)
+                } else {
+                    (100.0, true)
+                }
+            }
+            Manner::Stopped => {
+                self.after(TIME_OUT, Event::TimeOut(ticket, replica, self.now));
+                return;
+            }
+        };
+        self.after((ms * 1e3) as u64, Event::Finish(ticket, replica, self.now, good));
+    }
+
+    /// With mean 1.
+    fn lognormal(&mut self, spread: f64) -> f64 {
+        let (u, v) = (self.random.random_range(f64::EPSILON..1.0), self.random.random_range(0.0..1.0));
+        let normal = (-2.0 * f64::ln(u)).sqrt() * (std::f64::consts::TAU * v).cos();
+        (spread * normal - spread * spread / 2.0).exp()
+    }
+
+    pub(in crate::core::admission) fn standing(&self, replica: usize) -> Standing {
+        self.pool.standings()[replica].standing
+    }
+
+    /// Share of the requests that replica has had.
+    fn share(&self, replica: usize) -> f64 {
+        let all: u64 = self.accounts.iter().map(|account| account.taken).sum();
+        self.accounts[replica].taken as f64 / all as f64
+    }
+
+    /// Share of good answers among all requests that have ended.
+    fn good(&self) -> f64 {
+        let good: u64 = self.accounts.iter().map(|account| account.good).sum();
+        let bad: u64 = self.accounts.iter().map(|account| account.bad).sum();
+        good as f64 / (good + bad + self.rejected) as f64
+    }
+}
+
+const WELL: Manner = Manner::Serves(100.0, 0.3);
+
+#[test]
+fn a_slow_replica_gets_little_and_comes_back_when_it_is_fast_again() {
+    for (load, slots) in [(0.2, 1), (0.6, 1), (0.6, 4)] {
+        let rate = 40.0 * load * f64::from(slots);
+        let mut world = World::new(slots, rate, &[WELL, WELL, WELL, Manner::Serves(1000.0, 0.3)], 1);
+        world.run(120);
+        assert!(world.share(3) <= 0.03, "at {load}, {slots}: {} {:?}", world.share(3), world.accounts);
+        let report = world.pool.standings()[3];
+        assert_eq!(report.standing, Standing::Ejected, "{report:?}");
+        assert!(
+            matches!(report.why, Some(Why::Slow { times }) if (5.0..20.0).contains(&times)),
+            "{report:?}"
+        );
+        world.manners[3] = WELL;
+        world.run(90);
+        world.accounts.fill(Account::default());
+        world.run(30);
+        assert_eq!(world.standing(3), Standing::Good);
+        assert!(world.share(3) > 0.15, "{:?}", world.accounts);
+    }
+}
+
+#[test]
+fn a_slow_replica_works_where_the_others_cannot_carry_the_load() {
+    let mut world = World::new(1, 40.0, &[WELL, WELL, WELL, Manner::Serves(1000.0, 0.3)], 2);
+    world.run(60);
+    assert_eq!(world.standing(3), Standing::Slow);
+    assert!(world.accounts[3].good >= 40, "{:?}", world.accounts);
+}
+
+#[test]
+fn a_failing_replica_is_taken_out_after_two_failures() {
+    for (seed, slots) in [(3, 1), (4, 4)] {
+        let failing = Manner::Fails(1.0, 2.0);
+        let mut world = World::new(slots, 24.0, &[WELL, WELL, WELL, failing], seed);
+        world.run(1);
+        assert!(world.accounts[3].bad <= 4, "{:?}", world.accounts);
+        world.run(59);
+        assert!(world.good() >= 0.99, "{slots}: {} {:?}", world.good(), world.accounts);
+        world.manners[3] = WELL;
+        world.run(70);
+        assert_eq!(world.standing(3), Standing::Good);
+    }
+}
+
+#[test]
+fn a_replica_that_only_fails_is_missed_by_nobody_even_under_full_load() {
+    let mut world = World::new(1, 29.0, &[WELL, WELL, WELL, Manner::Fails(1.0, 1.0)], 5);
+    world.run(60);
+    assert!(world.accounts[3].bad <= 25, "{:?}", world.accounts);
+    let good: u64 = world.accounts.iter().map(|account| account.good).sum();
+    assert!(good as f64 >= 0.9 * 29.0 * 60.0, "{:?} {}", world.accounts, world.rejected);
+}
+
+#[test]
+fn a_stopped_replica_costs_few_requests() {
+    for (slots, rate) in [(1, 20.0), (4, 80.0)] {
+        let mut world = World::new(slots, rate, &[WELL; 4], 6);
+        world.run(10);
+        world.manners[3] = Manner::Stopped;
+        world.run(50);
+        assert!(world.accounts[3].bad <= u64::from(slots) + 1, "{:?}", world.accounts);
+        assert!(world.good() >= 0.99, "{slots}: {} {:?}", world.good(), world.accounts);
+        assert!(
+            matches!(world.standing(3), Standing::Silent | Standing::Ejected),
+            "{}",
+            world.standing(3).as_str()
+        );
+    }
+}
+
+#[test]
+fn where_all_fail_alike_nobody_is_blamed() {
+    // The model fails for some inputs, for most, for all.
+    for (share, seed) in [(0.1, 7), (0.3, 8), (0.6, 9), (1.0, 10)] {
+        let mut world = World::new(2, 40.0, &[Manner::Fails(share, 80.0); 4], seed);
+        world.run(20);
+        let mut out = 0;
+        for _ in 0..100 {
+            world.run(1);
+            out += (0..4).filter(|id| world.standing(*id) == Standing::Ejected).count();
+            assert!(world.pool.load().slots >= Some(4), "{share}: {:?}", world.pool.standings());
+        }
+        assert!(out <= 8, "{share}: {out} of 400 replica-seconds out");
+    }
+}
+
+#[test]
+fn three_of_four_that_fail_leave_the_work_to_the_good_one() {
+    let failing = Manner::Fails(1.0, 5.0);
+    let mut world = World::new(1, 5.0, &[failing, WELL, failing, failing], 11);
+    world.run(60);
+    world.accounts.fill(Account::default());
+    world.run(60);
+    assert!(world.accounts[1].good as f64 >= 0.9 * 5.0 * 60.0 * 0.9, "{:?}", world.accounts);
+}
+
+#[test]
+fn without_passive_health_nobody_is_taken_out() {
+    let mut world = World::new(1, 20.0, &[WELL, WELL, WELL, Manner::Fails(1.0, 50.0)], 12);
+    world.pool.set_passive_health(false, world.start);
+    world.run(20);
+    assert_eq!(world.standing(3), Standing::Good);
+    assert!(world.share(3) > 0.2, "{:?}", world.accounts);
+}
+
+fn manner() -> impl Strategy<Value = Manner> {
+    prop_oneof![
+        Just(WELL),
+        (1.0..3000.0, 0.0..1.5).prop_map(|(ms, spread)| Manner::Serves(ms, spread)),
+        (0.0..=1.0, 1.0..500.0).prop_map(|(share, ms)| Manner::Fails(share, ms)),
+        Just(Manner::Stopped),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// The pool's own checks say that it is never all out and that nobody waits while a slot is free; whoever behaves
+    /// again is good again.
+    #[test]
+    fn whatever_they_do_they_come_back(
+        manners in prop::collection::vec(manner(), 1..6),
+        slots in 1..4_u32,
+        rate in 1.0..100.0,
+        seed in any::<u64>(),
+    ) {
+        let mut world = World::new(slots, rate, &manners, seed);
+        world.run(40);
+        world.rate = 20.0;
+        for (id, before) in manners.iter().enumerate() {
+            // What was stopped keeps its slots: nobody lets go of them here.
+            if *before != Manner::Stopped {
+                world.manners[id] = WELL;
+            }
+        }
+        world.run(200);
+        for (id, before) in manners.iter().enumerate() {
+            if *before != Manner::Stopped && manners.iter().all(|manner| *manner != Manner::Stopped) {
+                prop_assert_eq!(world.standing(id), Standing::Good, "{:?}", world.pool.standings());
+            }
+        }
+    }
+}

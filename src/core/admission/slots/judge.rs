@@ -1,0 +1,204 @@
+//! Passive health: what the ends of requests say of a replica beside its siblings, and what that does to its slots.
+//!
+//! Failures weigh by how rare they are among the good siblings: where all fail alike it is the model or its input, and
+//! nothing is held against anybody. Whoever is worse loses slots first and all of them only while the good ones carry
+//! the load, or when it answers nothing at all; never the last one. Slots are taken away at once and given back by
+//! [`Slots::review`] only, whose caller hands them out.
+
+mod review;
+mod siblings;
+
+use std::time::{Duration, Instant};
+
+use super::{Phase, Slots};
+use crate::core::admission::ReplicaId;
+use crate::core::admission::health::{GUILTY, SUSPECT};
+use crate::core::admission::pace::{exp2, log2};
+use crate::core::admission::standing::{Report, Standing, Why};
+use crate::core::admission::tally::{Outcome, Use};
+
+/// Share of the good siblings' slots that the load may take when a replica is taken out.
+const TARGET: f64 = 0.9;
+/// First pause before a trial.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Far slower: this many times its siblings, in powers of two (3 times), beyond what chance explains.
+const FAR_SLOWER: f64 = 1.585;
+/// Share of failures that the best replica is thought to have.
+const RARE: f64 = 0.02;
+
+/// What is known of the deployment as a whole.
+#[derive(Debug)]
+pub(super) struct Judge {
+    on: bool,
+    began: Option<Instant>,
+    now: Option<Instant>,
+    /// Requests that asked for a slot, and answers, since the beginning.
+    asked: u64,
+    answers: u64,
+    /// The last measurement, and what had asked until then.
+    measured: Option<(Instant, u64)>,
+    /// Requests that ask each second, smoothed.
+    rate: Option<f64>,
+    /// Seconds of an answer of a good replica, smoothed; 0 before the first one.
+    service: f64,
+    /// Variance of service times on one replica, in powers of two.
+    spread: f64,
+}
+
+impl Default for Judge {
+    fn default() -> Self {
+        Self {
+            on: true,
+            began: None,
+            now: None,
+            asked: 0,
+            answers: 0,
+            measured: None,
+            rate: None,
+            service: 0.0,
+            spread: 0.25,
+        }
+    }
+}
+
+impl Slots {
+    /// Whether anything is held against anybody.
+    pub(in super::super) fn set_health(&mut self, on: bool) {
+        self.judge.on = on;
+        if !on {
+            let now = self.judge.now;
+            for replica in &mut self.replicas {
+                replica.health.score = 0.0;
+                replica.health.cap = u32::MAX;
+                now.into_iter().for_each(|now| replica.health.acquit(now));
+            }
+            self.recount();
+        }
+    }
+
+    /// A request asks for a slot.
+    pub(in super::super) fn asked(&mut self) {
+        self.judge.asked += 1;
+    }
+
+    /// The use of a slot ends, before it is given back; `waited` tells whether somebody waits for it. Whether a review is
+    /// due.
+    pub(in super::super) fn note(&mut self, id: ReplicaId, used: &Use, waited: bool) -> bool {
+        let Ok(index) = self.find(id) else { return false };
+        self.judge.now = Some(used.until);
+        let found = match &mut self.auto {
+            Some(knee) if used.outcome == Outcome::Answered => {
+                knee.answered(waited, self.load.ready, self.judge.spread)
+            }
+            _ => false,
+        };
+        found | self.judge_use(index, used)
+    }
+
+    fn judge_use(&mut self, index: usize, used: &Use) -> bool {
+        match used.outcome {
+            Outcome::Answered => self.answered(index, used),
+            Outcome::GivenUp => {
+                let health = &mut self.replicas[index].health;
+                // The trial has shown nothing.
+                health.trial = health.standing == Standing::Probation && health.cap == 1;
+                false
+            }
+            Outcome::TimedOut if self.replicas[index].health.overdue > 0 => {
+                self.replicas[index].health.overdue -= 1;
+                false
+            }
+            Outcome::Broken | Outcome::TimedOut | Outcome::Unreachable => self.failed(index, used.time()),
+        }
+    }
+
+    /// A request on the replica is given up for its time, and still holds its slot. Whether a review is due.
+    pub(in super::super) fn overdue(&mut self, id: ReplicaId, since: Instant, now: Instant) -> bool {
+        let Ok(index) = self.find(id) else { return false };
+        self.judge.now = Some(now);
+        self.replicas[index].health.overdue += 1;
+        self.failed(index, now.saturating_duration_since(since))
+    }
+
+    fn answered(&mut self, index: usize, used: &Use) -> bool {
+        let seconds = used.time().as_secs_f64();
+        let began = *self.judge.began.get_or_insert(used.until);
+        let at = used.until.saturating_duration_since(began).as_secs_f64();
+        let reference = if self.replicas[index].health.standing == Standing::Probation {
+            self.middle(|other| other != index)
+        } else {
+            None
+        };
+        let judge = &mut self.judge;
+        let health = &mut self.replicas[index].health;
+        judge.answers += 1;
+        judge.spread += (health.pace.note(seconds, at) - judge.spread) / 64.0;
+        health.remember(false);
+        health.heard = true;
+        if health.standing == Standing::Good {
+            judge.service += (seconds - judge.service) / if judge.service > 0.0 { 32.0 } else { 1.0 };
+        }
+        if health.is_clean() {
+            return false;
+        }
+        health.relieve();
+        if let Some(reference) = reference
+            && log2(seconds) > reference + FAR_SLOWER
+        {
+            let why = Why::Slow { times: exp2(log2(seconds) - reference) };
+            health.eject(Some(why), PAUSE, used.until);
+            self.recount();
+            return true;
+        }
+        // The others can wait for the next second: one that goes on failing would call at each answer.
+        matches!(health.standing, Standing::Good | Standing::Probation | Standing::Silent)
+    }
+
+    fn failed(&mut self, index: usize, took: Duration) -> bool {
+        let now = self.judge.now.expect("set by the caller");
+        self.replicas[index].health.remember(true);
+        if !self.judge.on || self.replicas[index].phase != Phase::Ready {
+            return false;
+        }
+        let siblings = self.siblings(index);
+        if !siblings.any {
+            return false;
+        }
+        let most = self.replicas[index].most(self.most());
+        let replica = &mut self.replicas[index];
+        let held = if most == u32::MAX { replica.busy } else { most };
+        let health = &mut replica.health;
+        let why = Some(health.failures());
+        health.accuse((0.5 / siblings.failing.max(RARE)).ln().max(0.0));
+        let on_trial = health.standing == Standing::Probation;
+        if health.score >= SUSPECT {
+            health.halve(held);
+        }
+        let guilty = health.score >= GUILTY || on_trial;
+        if guilty && health.standing != Standing::Ejected {
+            health.blame(Standing::Failing, why, now);
+            if self.can_spare(index, TARGET) {
+                // A trial that costs a client its time-out comes the later.
+                self.replicas[index].health.eject(why, PAUSE.max(2 * took), now);
+            }
+        }
+        self.recount();
+        true
+    }
+
+    /// The standing of each replica that admits requests.
+    pub(in super::super) fn reports(&self) -> Vec<Report> {
+        let ready = self.replicas.iter().filter(|replica| replica.phase == Phase::Ready);
+        ready
+            .map(|replica| {
+                let health = &replica.health;
+                Report {
+                    replica: replica.id,
+                    standing: health.standing,
+                    since: health.since,
+                    why: health.why,
+                }
+            })
+            .collect()
+    }
+}

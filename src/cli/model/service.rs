@@ -38,7 +38,7 @@ pub(super) struct Model {
 impl Model {
     pub(super) fn new(args: ModelArgs, port: u16, started: Instant) -> Self {
         let name = args.name.clone().unwrap_or_else(|| port.to_string());
-        Self { name, started, stats: Arc::default(), work: Work::new(&args), args }
+        Self { name, started, stats: Arc::new(Stats::new()), work: Work::new(&args), args }
     }
 
     /// Answers a request; dropped when the client is gone.

@@ -183,10 +183,10 @@ impl Drop for OpenRecord {
         let ended =
             self.inner.as_ref().map_or_else(Instant::now, |record| record.started + record.total_time);
         self.peer.end(ended);
-        if let Some(record) = self.inner.take() {
+        if let Some(mut record) = self.inner.take() {
             self.metrics.as_ref().unwrap_or(&self.sinks.unrouted).record(&record);
             self.sinks.access.log(&record);
-            self.sinks.ledger.take(*record);
+            self.sinks.ledger.take(&mut record);
         }
     }
 }

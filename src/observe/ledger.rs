@@ -19,7 +19,7 @@ use crate::core::ledger::{Entry, Kind, Question, Ring, What};
 use crate::core::settings::Name;
 use crate::observe::access::Record;
 use crate::observe::recording::Recorder;
-use passed::Passed;
+use passed::{Passed, Round};
 
 pub use passed::Story;
 
@@ -54,8 +54,8 @@ pub struct WorkerLedger {
 
 #[derive(Debug)]
 struct Rings {
-    routes: Ring<Passed>,
-    rejects: Ring<Passed>,
+    routes: Round,
+    rejects: Round,
 }
 
 /// How much there is of a kind.
@@ -105,7 +105,7 @@ impl Ledger {
 
     /// Rings for one more worker.
     pub fn worker(&self) -> Arc<WorkerLedger> {
-        let rings = Rings { routes: Ring::new(ROUTES), rejects: Ring::new(REJECTS) };
+        let rings = Rings { routes: Round::new(ROUTES), rejects: Round::new(REJECTS) };
         let (rings, recorder) = (Mutex::new(rings), self.0.recorder.clone());
         let worker = Arc::new(WorkerLedger { rings, recorder, ledger: Arc::downgrade(&self.0) });
         lock(&self.0.workers).push(Arc::clone(&worker));
@@ -131,7 +131,8 @@ impl Ledger {
             worker.find(question, last, &mut found);
         }
         for (kind, ring) in lock(&self.0.control).iter() {
-            found.note(*kind, ring, |entry| entry.at_unix_seconds);
+            let oldest = ring.iter().next().map(|entry| entry.at_unix_seconds);
+            found.note(*kind, ring.iter().len(), (ring.most(), ring.passed()), oldest);
             let asked = ring.iter().rev().filter(|entry| question.takes(entry));
             found.entries.extend(asked.take(last).map(|entry| Entry::clone(entry)));
         }
@@ -162,13 +163,12 @@ impl Shared {
 }
 
 impl WorkerLedger {
-    /// Remembers a request that has ended.
-    pub fn take(&self, record: Record) {
-        self.recorder.request(&record);
-        let passed = Passed::from(record);
+    /// Remembers a request that has ended, for which it takes the names out of its record.
+    pub fn take(&self, record: &mut Record) {
+        self.recorder.request(record);
         let mut rings = lock(&self.rings);
-        let ring = if passed.had_a_replica() { &mut rings.routes } else { &mut rings.rejects };
-        ring.push(passed);
+        let round = if record.replica.is_some() { &mut rings.routes } else { &mut rings.rejects };
+        round.take(record);
     }
 
     /// Remembers something rarer that was decided about a request, such as a retry, and tells it to those who listen.
@@ -180,24 +180,24 @@ impl WorkerLedger {
 
     fn find(&self, question: &Question, last: usize, found: &mut Found) {
         let rings = lock(&self.rings);
-        for (kind, ring) in [(Kind::Route, &rings.routes), (Kind::Reject, &rings.rejects)] {
-            found.note(kind, ring, |passed| unix_seconds(passed.at()));
+        for (kind, round) in [(Kind::Route, &rings.routes), (Kind::Reject, &rings.rejects)] {
+            let oldest = round.newest_first().last().map(|passed| unix_seconds(passed.at()));
+            found.note(kind, round.newest_first().len(), round.size(), oldest);
             if question.kind.is_some_and(|asked| asked != kind) {
                 continue;
             }
-            let asked = ring.iter().rev().filter(|passed| passed.may_be(question)).map(Passed::entry);
+            let asked = round.newest_first().filter(|passed| passed.may_be(question)).map(Passed::entry);
             found.entries.extend(asked.filter(|entry| question.takes(entry)).take(last));
         }
     }
 }
 
 impl Found {
-    fn note<T>(&mut self, kind: Kind, ring: &Ring<T>, at: impl Fn(&T) -> f64) {
+    fn note(&mut self, kind: Kind, entries: usize, (most, passed): (usize, u64), oldest: Option<f64>) {
         let kept = self.kept.entry(kind).or_default();
-        kept.entries += ring.iter().len();
-        kept.most += ring.most();
-        kept.passed += ring.passed();
-        let oldest = ring.iter().next().map(at);
+        kept.entries += entries;
+        kept.most += most;
+        kept.passed += passed;
         kept.oldest_unix_seconds = match (kept.oldest_unix_seconds, oldest) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),

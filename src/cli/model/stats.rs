@@ -155,7 +155,8 @@ mod tests {
         drop(second);
         drop(stats.begin());
         let counts = stats.counts();
-        let numbers = (counts.in_flight, counts.max_in_flight, counts.served, counts.failed, counts.abandoned);
+        let numbers =
+            (counts.in_flight, counts.max_in_flight, counts.served, counts.failed, counts.abandoned);
         assert_eq!(numbers, (0, 2, 1, 0, 2));
         assert!(counts.busy_ms <= counts.up_ms);
     }

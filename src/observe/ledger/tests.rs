@@ -36,12 +36,12 @@ fn about(request: &str) -> Question {
 fn a_flood_of_routes_pushes_out_nothing_else() {
     let ledger = Ledger::new();
     let (one, other) = (ledger.worker(), ledger.worker());
-    one.take(refused("early"));
+    one.take(&mut refused("early"));
     ledger.decided(&name("demo"), &name("blue"), scale(5));
     for number in 0..3 * ROUTES {
-        one.take(with_id(&number.to_string()));
+        one.take(&mut with_id(&number.to_string()));
     }
-    other.take(with_id("elsewhere"));
+    other.take(&mut with_id("elsewhere"));
     let all = ledger.find(&Question::default(), usize::MAX);
     assert_eq!(all.entries.len(), ROUTES + 3);
     assert!(all.entries.is_sorted_by(|one, next| one.at_unix_seconds <= next.at_unix_seconds));
@@ -71,8 +71,8 @@ fn an_id_of_any_length_is_found() {
     let ledger = Ledger::new();
     let worker = ledger.worker();
     let long = "x".repeat(100);
-    worker.take(refused(&long));
-    worker.take(with_id("short"));
+    worker.take(&mut refused(&long));
+    worker.take(&mut with_id("short"));
     assert_eq!(ledger.find(&about(&long), 5).entries.len(), 1);
     assert_eq!(ledger.find(&about("short"), 5).entries.len(), 1);
     assert_eq!(ledger.find(&about("shor"), 5).entries.len(), 0);
@@ -82,12 +82,12 @@ fn an_id_of_any_length_is_found() {
 fn rejects_are_counted_and_the_newest_are_told() {
     let ledger = Ledger::new();
     let worker = ledger.worker();
-    worker.take(refused("first"));
+    worker.take(&mut refused("first"));
     let (seen, entries) = ledger.rejects_since(0, 2);
     assert_eq!((seen, entries.len()), (1, 1));
     assert_eq!(ledger.rejects_since(seen, 2), (1, Vec::new()));
     for id in ["a", "b", "c"] {
-        worker.take(refused(id));
+        worker.take(&mut refused(id));
     }
     let (seen, entries) = ledger.rejects_since(seen, 2);
     assert_eq!((seen, entries.len()), (4, 2));

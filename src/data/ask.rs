@@ -3,6 +3,7 @@
 //! A class comes from the caller or the route; a header may lower it, or set it where the endpoint trusts its callers.
 //! Nothing here waits or refuses for lack of slots: that is the gate's part.
 
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
@@ -34,6 +35,8 @@ pub struct Asking<'a> {
     pub call: Call,
     /// How it is called.
     pub ids: Option<&'a Ids>,
+    /// The number of the connection that it came on, where that takes one request after the other.
+    pub connection: Option<NonZeroU64>,
 }
 
 impl Asking<'_> {
@@ -42,12 +45,14 @@ impl Asking<'_> {
     /// # Errors
     /// A deadline that is none.
     pub fn ask(&self, classes: &ClassSettings, fair_share: bool) -> Result<Ask, Reject> {
+        // Who gives no id is known by the connection, if it is kept.
+        let by_connection = self.connection.map(|number| number.get() | 1 << 63);
         let whose = self.identity.filter(|_| fair_share);
         Ok(Ask {
             class: self.class(classes),
             tenant: whose.map_or_else(Tenant::default, |identity| identity.caller.tenant()),
             deadline: if self.survey.has_any(DEADLINES) { self.deadline()? } else { None },
-            mark: self.ids.map_or(0, |ids| mark(ids.client.as_ref().unwrap_or(&ids.request))),
+            mark: self.ids.and_then(Ids::given).map(mark).or(by_connection).unwrap_or(0),
         })
     }
 
@@ -177,6 +182,7 @@ mod tests {
             client: None,
             call,
             ids: None,
+            connection: None,
         };
         asking.ask(classes, true)
     }

@@ -139,9 +139,16 @@ pub struct Ids {
     pub request: HeaderValue,
     /// `x-ms-client-request-id` or its older name, if the client sent one.
     pub client: Option<HeaderValue>,
+    /// The client has sent the first of them.
+    pub sent: bool,
 }
 
 impl Ids {
+    /// What the client calls the request, also when it sends it again.
+    pub fn given(&self) -> Option<&HeaderValue> {
+        self.client.as_ref().or_else(|| self.sent.then_some(&self.request))
+    }
+
     /// Makes sure that a request has ids and a trace parent, and that no id is too long.
     ///
     /// # Errors
@@ -176,6 +183,7 @@ impl Ids {
                 *place = Some(id);
             }
         }
+        let is_sent = sent.is_some();
         let request = sent.unwrap_or_else(|| {
             let id = new_request_id(rng);
             headers.insert(REQUEST_ID, id.clone());
@@ -187,7 +195,7 @@ impl Ids {
             }
             headers.insert(TRACEPARENT, new_trace_parent(rng));
         }
-        Ok(Self { request, client: client.or(legacy) })
+        Ok(Self { request, client: client.or(legacy), sent: is_sent })
     }
 
     /// Puts the ids on an answer: on the router's own all of them, on the model's those that it left out.

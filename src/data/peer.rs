@@ -4,7 +4,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -25,6 +27,8 @@ pub struct Peer {
     pub last_key: LastKey,
     /// Wakes the task of the connection.
     pub nudge: Nudge,
+    /// Which one it is of all of this process.
+    number: NonZeroU64,
     /// Requests that have no complete answer yet.
     open: Cell<u32>,
     /// When the last answer was complete, or the connection began.
@@ -37,6 +41,9 @@ pub struct Peer {
     task: RefCell<Option<Waker>>,
 }
 
+/// The number of the next connection.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
 impl Peer {
     /// A connection that begins now.
     pub fn new(address: SocketAddr, tls: bool, now: Instant) -> Rc<Self> {
@@ -47,6 +54,7 @@ impl Peer {
             tls,
             last_key: LastKey::default(),
             nudge: Nudge::new(),
+            number: NonZeroU64::new(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap_or(NonZeroU64::MIN),
             open: Cell::new(0),
             quiet_since: Cell::new(now),
             may_be_silent: Cell::new(false),
@@ -54,6 +62,11 @@ impl Peer {
             silenced: Cell::new(false),
             task: RefCell::new(None),
         })
+    }
+
+    /// Which connection it is; `None` where several requests are under way at once.
+    pub fn number(&self) -> Option<NonZeroU64> {
+        (!self.may_be_silent.get()).then_some(self.number)
     }
 
     /// The head of a request has come.

@@ -232,6 +232,7 @@ impl Path<'_> {
             client: client.and_then(|client| client.class),
             call: self.call,
             ids: self.ids.as_ref(),
+            connection: self.peer.number(),
         };
         asking.ask(&self.endpoint.settings.classes, deployment.settings.request.fair_share)
     }

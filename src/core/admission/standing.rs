@@ -84,8 +84,10 @@ impl fmt::Display for Why {
             Self::Erred { row } => {
                 write!(f, "its last {row} answers were all 500, and hardly any of its siblings' were")
             }
-            Self::Slow { times } => write!(f, "slow: {times:.1}x its siblings"),
-            Self::Silent { seconds } => write!(f, "no answer for {seconds:.1} s while its siblings answer"),
+            Self::Slow { times } => write!(f, "it takes {times:.1} times as long as its siblings"),
+            Self::Silent { seconds } => {
+                write!(f, "it has not answered for {seconds:.1} s while its siblings did")
+            }
         }
     }
 }

@@ -175,7 +175,8 @@ impl Scale {
 
 impl Standing {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is {} from now on, because {}", self.replica, self.standing, self.because)
+        let on = if self.standing == "probation" { "on " } else { "" };
+        write!(f, "{} is {on}{} from now on, because {}", self.replica, self.standing, self.because)
     }
 }
 

@@ -10,6 +10,9 @@
 #[path = "support/process.rs"]
 #[allow(dead_code, reason = "each test binary uses its part")]
 mod process;
+#[path = "support/replica.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod replica;
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,6 +21,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use process::{Connection, RouterProcess};
+use replica::{Act, Replica};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -170,6 +174,172 @@ async fn a_router_says_why_and_its_recording_can_be_lived_again() {
 
     assert!(router.terminate().await.success());
     replayed(&recording).await;
+}
+
+/// A router in front of these servers, once all are ready. Whatever is not said of requests is `settings`.
+async fn in_front_of(name: &str, replicas: &[&Replica], settings: &str) -> RouterProcess {
+    let urls: Vec<_> = replicas.iter().map(|replica| format!("\"http://{}\"", replica.address())).collect();
+    let configuration = format!(
+        r#"
+listen: {{ address: "127.0.0.1:0", workers: 2 }}
+admin: {{ address: "127.0.0.1:0" }}
+access_log: "off"
+endpoints:
+  - name: demo
+    auth_mode: none
+    deployments:
+      - name: blue
+        replicas: [{}]
+        request_settings: {{ {settings} }}
+"#,
+        urls.join(", ")
+    );
+    let router = RouterProcess::serve(name, &configuration, ("UNUSED", "")).await;
+    let all_ready = async || {
+        let state = router.state().await;
+        (state["endpoints"][0]["deployments"][0]["ready"] == replicas.len()).then_some(())
+    };
+    eventually("all replicas ready", all_ready).await;
+    router
+}
+
+/// The status of the answer to a request with this id.
+async fn score(router: &RouterProcess, id: &str) -> u16 {
+    let mut connection = Connection::open(router.data).await.unwrap();
+    let request = Request::post("/api/v1/endpoint/demo/score").header("x-request-id", id);
+    connection.call(request.body(Full::new(Bytes::from("{}"))).unwrap()).await.unwrap().status().as_u16()
+}
+
+/// Its entries, asked for as JSON.
+async fn entries(router: &RouterProcess, arguments: &[&str]) -> Vec<Value> {
+    let answer: Value = serde_json::from_str(&explain(router, arguments).await).unwrap();
+    answer["value"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_request_that_was_sent_again_says_why_and_one_that_was_not_says_why_not() {
+    let (breaks, good) = (Replica::acting(Act::Cut), Replica::start());
+    let router = in_front_of("explain-retry", &[&breaks, &good], "idempotent: true").await;
+    let mut events = TcpStream::connect(router.admin).await.unwrap();
+    events.write_all(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    event(&mut events, &["text/event-stream"]).await;
+    let mut sent = 0;
+    while breaks.served() == 0 {
+        sent += 1;
+        assert_eq!(score(&router, &format!("r-{sent}")).await, 200);
+    }
+    breaks.act(Act::ok("{}"));
+    event(&mut events, &["\"type\":\"retries\"", "the 2nd replica that was tried"]).await;
+    drop(events);
+
+    let id = format!("r-{sent}");
+    let text = explain(&router, &["--request", &id, "-o", "table"]).await;
+    let replica = router.state().await["endpoints"][0]["deployments"][0]["replicas"]
+        .as_array()
+        .and_then(|replicas| {
+            let port = good.address().port().to_string();
+            replicas.iter().find(|replica| replica["address"].as_str().unwrap().ends_with(&port)).cloned()
+        })
+        .unwrap();
+    let name = replica["name"].as_str().unwrap();
+    let expected = format!(
+        "and had a slot of {name} at once, the 2nd replica that was tried, because the first broke the connection; \
+         answered with 200 after"
+    );
+    assert!(text.contains(&expected), "{expected}: {text}");
+    let found = entries(&router, &["--kind", "retry"]).await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((&found[0]["request"], &found[0]["again"]["broken"]), (&id.into(), &1.into()));
+    assert_eq!(
+        (&found[0]["attempts"], &found[0]["replica"], &found[0]["share_now"]),
+        (&2.into(), &name.into(), &100.0.into())
+    );
+
+    // Both are broken: it is sent to the other one, and no more.
+    breaks.act(Act::Cut);
+    good.act(Act::Cut);
+    assert_eq!(score(&router, "lost").await, 502);
+    let text = explain(&router, &["--request", "lost", "-o", "table"]).await;
+    let expected = "the replica broke the connection (502) after ";
+    let why = "; it had been sent to another replica once, because the first broke the connection, and was not sent again: no \
+               other replica had an idle slot";
+    assert!(text.contains(expected) && text.contains(why), "{text}");
+    let found = entries(&router, &["--kind", "retry", "--last", "1"]).await;
+    assert_eq!((&found[0]["not_again"], &found[0]["status"]), (&"no_idle_slot".into(), &502.into()));
+}
+
+#[tokio::test]
+async fn a_second_copy_that_answered_first_is_told() {
+    let (slow, good) = (Replica::acting(Act::Hold), Replica::start());
+    let settings = "idempotent: true, hedge: { after_ms: 50 }";
+    let router = in_front_of("explain-hedge", &[&slow, &good], settings).await;
+    let mut sent = 0;
+    while slow.served() == 0 {
+        sent += 1;
+        assert_eq!(score(&router, &format!("r-{sent}")).await, 200);
+    }
+    let text = explain(&router, &["--request", &format!("r-{sent}"), "--kind", "retry", "-o", "table"]).await;
+    let (way, end) = (
+        "with its second copy; answered with 200",
+        "its answer was late, and the second copy answered first",
+    );
+    assert!(text.contains(way) && text.contains(end), "{text}");
+    assert_eq!(entries(&router, &["--kind", "retry"]).await[0]["second_copy"], "won");
+}
+
+#[tokio::test]
+async fn a_replica_that_answers_500_is_taken_out_and_comes_back_with_a_reason_each_time() {
+    let (broken, good) = (Replica::start(), [Replica::start(), Replica::start(), Replica::start()]);
+    let all = [&broken, &good[0], &good[1], &good[2]];
+    let router = in_front_of("explain-standing", &all, "max_queue_wait_ms: 20000").await;
+    for number in 0..80 {
+        assert_eq!(score(&router, &format!("before-{number}")).await, 200);
+    }
+    broken.act(Act::Answer(500, Bytes::new(), Duration::ZERO));
+    let (mut bad, before) = (0, broken.served());
+    for number in 0..600 {
+        bad += u32::from(score(&router, &format!("during-{number}")).await != 200);
+    }
+    assert!(
+        bad <= 6,
+        "{bad} of 600 were answered by the broken one, which has had {}",
+        broken.served() - before
+    );
+    let standing = async |word: &str| {
+        let found = entries(&router, &["--kind", "standing", "--last", "100"]).await;
+        found.into_iter().rev().find(|entry| entry["standing"] == word)
+    };
+    let told = eventually("told that it is out", async || standing("ejected").await).await;
+    let sentence = told["sentence"].as_str().unwrap().to_owned();
+    assert!(
+        sentence.contains("is ejected from now on, because its last 5 answers were all 500, and hardly any of its siblings' were"),
+        "{sentence}"
+    );
+    let name = told["replica"].as_str().unwrap().to_owned();
+    broken.act(Act::ok("{}"));
+    let back = async || {
+        score(&router, "after").await;
+        standing("good").await
+    };
+    let told = eventually("told that it is good again", back).await;
+    let sentences: Vec<_> = entries(&router, &["--kind", "standing", "--last", "100"]).await;
+    let of_it = sentences.iter().filter(|entry| entry["replica"] == *name);
+    let words: Vec<_> = of_it.map(|entry| entry["standing"].as_str().unwrap()).collect();
+    assert_eq!(
+        (told["replica"].as_str(), words.first(), words.last()),
+        (Some(&*name), Some(&"ejected"), Some(&"good"))
+    );
+    assert_eq!(sentences.len(), words.len(), "nothing is told of the others: {sentences:?}");
+    let table = explain(&router, &["--kind", "standing", "-o", "table"]).await;
+    assert!(table.contains("is on probation from now on, because its pause is over"), "{table}");
+    assert!(table.contains("is good from now on, because it does as well as its siblings again"), "{table}");
+
+    // Where all answer 500 it is the model.
+    all.map(|replica| replica.act(Act::Answer(500, Bytes::new(), Duration::ZERO)));
+    for number in 0..100 {
+        assert_eq!(score(&router, &format!("all-{number}")).await, 502);
+    }
+    assert_eq!(entries(&router, &["--kind", "standing", "--last", "100"]).await.len(), sentences.len());
 }
 
 async fn replayed(recording: &Path) {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use scoregate::core::admission::{
-    Admission, Ask, Limits, Outcome, Pool, Queueing, ReplicaId, Tenant, TicketId, Use,
+    Admission, Ask, Limits, Mark, Outcome, Pool, Queueing, ReplicaId, Tenant, TicketId, Use,
 };
 
 /// What happens, at a time in microseconds.
@@ -179,7 +179,7 @@ impl World {
     fn ask_of(&self, client: usize) -> Ask {
         // A router makes an id for each request that has none: that of the next try is another.
         let mark = if self.scenario.known { client as u64 + 1 } else { self.attempts << 32 };
-        Ask { mark, ..Ask::default() }
+        Ask { mark: Mark { id: mark, ..Mark::default() }, ..Ask::default() }
     }
 
     fn ask(&mut self, client: usize) {

@@ -15,7 +15,7 @@ use queue::{Queue, Waiter};
 use rate::Rate;
 use slots::{Phase, Slots};
 
-pub use ask::{Ask, Class, Tenant};
+pub use ask::{Ask, Class, Mark, Tenant};
 pub use promise::Retry;
 pub use refuse::{Denial, Outlook};
 pub use standing::{Report, Standing, Why};

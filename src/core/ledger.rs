@@ -7,8 +7,12 @@ mod sentence;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::core::retry::{Cause, Denied, Hedge, Tries};
 
 pub use ring::Ring;
 
@@ -40,7 +44,7 @@ pub enum What {
     Scale(Scale),
     /// A replica is thought of differently.
     Standing(Standing),
-    /// A request was sent to a second replica.
+    /// A request went to a replica, and was sent more than once or would have been.
     Retry(Retry),
 }
 
@@ -80,9 +84,9 @@ pub struct Route {
     /// The share of the traffic that the deployment has when this is read, in percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share_now: Option<f64>,
-    /// The replica that it went to last.
+    /// The replica whose answer the client got, or that it went to last.
     pub replica: String,
-    /// Replicas that were tried, this one included.
+    /// Times that it was sent, the last one included.
     pub attempts: u32,
     /// Milliseconds in the queue.
     pub queue_ms: f64,
@@ -158,19 +162,40 @@ pub struct Standing {
     pub because: String,
 }
 
-/// A second replica for one request.
+/// A request of which there is more to tell than its one way to a replica.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Retry {
-    /// `x-request-id`.
-    pub request: String,
-    /// The first replica.
-    pub first: String,
-    /// What happened there, as half a sentence.
-    pub because: String,
-    /// The second replica; `None` when there was no slot or no budget for one.
-    pub second: Option<String>,
-    /// How it ended, as half a sentence.
-    pub result: String,
+    /// Where it went, and how that ended.
+    #[serde(flatten)]
+    pub route: Route,
+    /// How often it was sent again, by cause.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub again: BTreeMap<Cause, u16>,
+    /// Why it was not sent again although it had failed; the client got what the first replica came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_again: Option<Denied>,
+    /// What became of the second copy that was sent because its answer was late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_copy: Option<Hedge>,
+}
+
+impl What {
+    /// A request that went to a replica, and how often.
+    pub fn sent(route: Route, tries: &Tries) -> Self {
+        if tries.is_plain() {
+            return Self::Route(route);
+        }
+        let again = tries.causes().collect();
+        Self::Retry(Retry { route, again, not_again: tries.denied, second_copy: tries.hedge })
+    }
+
+    /// The way to a replica, if it is about one.
+    pub fn route_mut(&mut self) -> Option<&mut Route> {
+        match self {
+            Self::Route(route) | Self::Retry(Retry { route, .. }) => Some(route),
+            Self::Reject(_) | Self::Scale(_) | Self::Standing(_) => None,
+        }
+    }
 }
 
 impl Entry {
@@ -190,7 +215,7 @@ impl Entry {
         match &self.what {
             What::Route(route) => Some(&route.request),
             What::Reject(reject) => Some(&reject.request),
-            What::Retry(retry) => Some(&retry.request),
+            What::Retry(retry) => Some(&retry.route.request),
             What::Scale(_) | What::Standing(_) => None,
         }
     }

@@ -4,8 +4,11 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Why a request was sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// The replica broke the connection before the first byte of an answer.
     Broken,
@@ -33,7 +36,8 @@ impl Cause {
 }
 
 /// Why a request that failed and may be repeated was not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Denied {
     /// It had been sent as often as it may be.
     Attempts,
@@ -61,7 +65,8 @@ impl Denied {
 }
 
 /// What became of the second copy that was sent because the answer was late.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Hedge {
     /// The first copy answered before it.
     Lost,

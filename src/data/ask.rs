@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
 
-use crate::core::admission::{Ask, Class, Tenant};
+use crate::core::admission::{Ask, Class, Mark, Tenant};
 use crate::core::identity::Identity;
 use crate::core::route::Call;
 use crate::core::settings::{ClassHeader, ClassSettings};
@@ -47,12 +47,12 @@ impl Asking<'_> {
     pub fn ask(&self, classes: &ClassSettings, fair_share: bool) -> Result<Ask, Reject> {
         // Who gives no id is known by the connection, if it is kept.
         let by_connection = self.connection.map(|number| number.get() | 1 << 63);
-        let whose = self.identity.filter(|_| fair_share);
+        let whose = self.identity.map_or_else(Tenant::default, |identity| identity.caller.tenant());
         Ok(Ask {
             class: self.class(classes),
-            tenant: whose.map_or_else(Tenant::default, |identity| identity.caller.tenant()),
+            tenant: if fair_share { whose } else { Tenant::default() },
             deadline: if self.survey.has_any(DEADLINES) { self.deadline()? } else { None },
-            mark: self.ids.and_then(Ids::given).map(mark).or(by_connection).unwrap_or(0),
+            mark: Mark { id: self.ids.and_then(Ids::given).map(mark).or(by_connection).unwrap_or(0), whose },
         })
     }
 
@@ -239,6 +239,32 @@ mod tests {
             let answer = deadline(&[("x-request-deadline-ms", garbage)]);
             assert!(matches!(answer, Err(Reject::BadRequest { .. })), "{garbage}: {answer:?}");
         }
+    }
+
+    #[test]
+    fn a_mark_is_its_callers_own_where_shares_are_not_fair_as_well() {
+        let (headers, id) = (HeaderMap::new(), HeaderValue::from_static("job-1"));
+        let mark = |caller| {
+            let identity = Identity { auth: AuthType::Key, subject: None, caller };
+            let ids = Ids { request: id.clone(), client: None };
+            let asking = Asking {
+                arrived: start(),
+                headers: &headers,
+                survey: Survey::of(&headers),
+                identity: Some(&identity),
+                client: None,
+                call: Call::Score,
+                ids: Some(&ids),
+            };
+            let ask = asking.ask(&ClassSettings::default(), false).unwrap();
+            assert_eq!(ask.tenant, Tenant::default());
+            ask.mark
+        };
+        assert_eq!(mark(Caller::Key), mark(Caller::Key));
+        let marks =
+            [Caller::Anybody, Caller::Key, Caller::Client(0), Caller::Client(1), Caller::Bearer([7; 16])];
+        let different: std::collections::BTreeSet<Mark> = marks.into_iter().map(mark).collect();
+        assert_eq!(different.len(), marks.len());
     }
 
     #[test]

@@ -245,6 +245,7 @@ fn verdict(status: StatusCode) -> Outcome {
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
         | StatusCode::GATEWAY_TIMEOUT => Outcome::Broken,
+        StatusCode::INTERNAL_SERVER_ERROR => Outcome::Failed,
         _ => Outcome::Answered,
     }
 }

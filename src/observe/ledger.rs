@@ -1,8 +1,8 @@
 //! The ledger: the last decisions, each with why, until newer ones of its kind push it out.
 //!
 //! A worker puts what it has decided into rings of its own, as it is; it becomes an [`Entry`] when somebody asks. What the
-//! control plane decides is told to those who listen as well. Memory is bounded: [`ROUTES`] and [`REJECTS`] records for
-//! each worker, some 600 KiB, and [`CONTROL`] entries of each other kind in all.
+//! control plane decides is told to those who listen as well. Memory is bounded: [`ROUTES`], [`REJECTS`] and [`RETRIES`]
+//! records for each worker, some 700 KiB, and [`CONTROL`] entries of each other kind in all.
 
 mod passed;
 #[cfg(test)]
@@ -23,10 +23,12 @@ use passed::{Passed, Round};
 
 pub use passed::Story;
 
-/// Requests that had a replica, for each worker.
+/// Requests that went to a replica once, for each worker.
 pub const ROUTES: usize = 1_024;
 /// Requests that had none, for each worker.
 pub const REJECTS: usize = 1_024;
+/// Requests that were sent more than once or would have been, for each worker.
+pub const RETRIES: usize = 256;
 /// Entries of each other kind.
 pub const CONTROL: usize = 256;
 /// Entries that a slow listener may be behind before it misses some.
@@ -49,13 +51,13 @@ struct Shared {
 pub struct WorkerLedger {
     rings: Mutex<Rings>,
     recorder: Recorder,
-    ledger: std::sync::Weak<Shared>,
 }
 
 #[derive(Debug)]
 struct Rings {
     routes: Round,
     rejects: Round,
+    retries: Round,
 }
 
 /// How much there is of a kind.
@@ -105,9 +107,9 @@ impl Ledger {
 
     /// Rings for one more worker.
     pub fn worker(&self) -> Arc<WorkerLedger> {
-        let rings = Rings { routes: Round::new(ROUTES), rejects: Round::new(REJECTS) };
-        let (rings, recorder) = (Mutex::new(rings), self.0.recorder.clone());
-        let worker = Arc::new(WorkerLedger { rings, recorder, ledger: Arc::downgrade(&self.0) });
+        let (routes, rejects, retries) = (Round::new(ROUTES), Round::new(REJECTS), Round::new(RETRIES));
+        let rings = Mutex::new(Rings { routes, rejects, retries });
+        let worker = Arc::new(WorkerLedger { rings, recorder: self.0.recorder.clone() });
         lock(&self.0.workers).push(Arc::clone(&worker));
         worker
     }
@@ -142,10 +144,10 @@ impl Ledger {
         found
     }
 
-    /// How many requests were turned away so far, and the newest of those beyond `seen`, at most `most`.
-    pub fn rejects_since(&self, seen: u64, most: usize) -> (u64, Vec<Entry>) {
-        let question = Question { kind: Some(Kind::Reject), ..Question::default() };
-        let passed = |found: &Found| found.kept.get(&Kind::Reject).map_or(0, |kept| kept.passed);
+    /// How many of a kind there were so far, and the newest of those beyond `seen`, at most `most`.
+    pub fn since(&self, kind: Kind, seen: u64, most: usize) -> (u64, Vec<Entry>) {
+        let question = Question { kind: Some(kind), ..Question::default() };
+        let passed = |found: &Found| found.kept.get(&kind).map_or(0, |kept| kept.passed);
         let total = passed(&self.find(&question, 0));
         let new = usize::try_from(total.saturating_sub(seen)).unwrap_or(usize::MAX).min(most);
         if new == 0 { (total, Vec::new()) } else { (total, self.find(&question, new).entries) }
@@ -167,20 +169,19 @@ impl WorkerLedger {
     pub fn take(&self, record: &mut Record) {
         self.recorder.request(record);
         let mut rings = lock(&self.rings);
-        let round = if record.replica.is_some() { &mut rings.routes } else { &mut rings.rejects };
+        let round = match &record.replica {
+            None => &mut rings.rejects,
+            Some(_) if record.tries.is_plain() => &mut rings.routes,
+            Some(_) => &mut rings.retries,
+        };
         round.take(record);
-    }
-
-    /// Remembers something rarer that was decided about a request, such as a retry, and tells it to those who listen.
-    pub fn decided(&self, endpoint: &Name, deployment: &Name, what: What) {
-        if let Some(shared) = self.ledger.upgrade() {
-            Ledger(shared).decided(endpoint, deployment, what);
-        }
     }
 
     fn find(&self, question: &Question, last: usize, found: &mut Found) {
         let rings = lock(&self.rings);
-        for (kind, round) in [(Kind::Route, &rings.routes), (Kind::Reject, &rings.rejects)] {
+        for (kind, round) in
+            [(Kind::Route, &rings.routes), (Kind::Reject, &rings.rejects), (Kind::Retry, &rings.retries)]
+        {
             let oldest = round.newest_first().last().map(|passed| unix_seconds(passed.at()));
             found.note(kind, round.newest_first().len(), round.size(), oldest);
             if question.kind.is_some_and(|asked| asked != kind) {

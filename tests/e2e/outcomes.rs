@@ -29,17 +29,18 @@ pub(crate) async fn used(router: &Router, expected: &Value) {
 }
 
 #[tokio::test]
-async fn an_answer_of_the_model_is_answered_whatever_it_says_but_a_gateways_is_broken() {
+async fn an_answer_of_the_model_is_answered_but_500_is_told_apart_and_a_gateways_is_broken() {
     let replica = Replica::start();
     let router = Router::start(&blue(&[replica.address()], "")).ready().await;
     for (status, expected) in [
         (200, json!({"answered": 1})),
         (400, json!({"answered": 2})),
-        (500, json!({"answered": 3})),
-        (502, json!({"answered": 3, "broken": 1})),
-        (503, json!({"answered": 3, "broken": 2})),
-        (504, json!({"answered": 3, "broken": 3})),
-        (429, json!({"answered": 4, "broken": 3})),
+        (500, json!({"answered": 2, "failed": 1})),
+        (501, json!({"answered": 3, "failed": 1})),
+        (502, json!({"answered": 3, "failed": 1, "broken": 1})),
+        (503, json!({"answered": 3, "failed": 1, "broken": 2})),
+        (504, json!({"answered": 3, "failed": 1, "broken": 3})),
+        (429, json!({"answered": 4, "failed": 1, "broken": 3})),
     ] {
         replica.act(Act::Answer(status, Bytes::from_static(b"{}"), Duration::ZERO));
         post(SCORE, "{}").send(&router).await;

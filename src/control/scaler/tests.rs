@@ -1,6 +1,7 @@
 //! The task with the real gate, a made-up provider and probes, and a clock that moves only when all wait.
 
 mod bounds;
+mod down;
 mod fake;
 
 use tokio::time::{Instant, sleep};

@@ -76,17 +76,20 @@ fn judgement(before: Option<Standing>, replica: &ReplicaStatus) -> Option<ledger
     if before.unwrap_or_default() == standing {
         return None;
     }
-    let usual = match standing {
-        Standing::Good => "it does as well as its siblings again",
-        Standing::Probation => "its pause is over: one request at a time shows whether it has recovered",
+    // A replica on probation still has the reason for which it was taken out.
+    let (usual, detail) = match standing {
+        Standing::Good => ("it does as well as its siblings again", None),
+        Standing::Probation => {
+            ("its pause is over: one request at a time shows whether it has recovered", None)
+        }
         Standing::Slow | Standing::Failing | Standing::Silent | Standing::Ejected => {
-            "it does worse than its siblings"
+            ("it does worse than its siblings", replica.detail.clone())
         }
     };
     Some(ledger::Standing {
         replica: replica.name.clone(),
         standing: standing.as_str().to_owned(),
-        because: replica.detail.clone().unwrap_or_else(|| usual.to_owned()),
+        because: detail.unwrap_or_else(|| usual.to_owned()),
     })
 }
 
@@ -119,7 +122,13 @@ mod tests {
         for state in [Starting, Ready, Unready, Unready, Ready, Draining, Stopping] {
             told.see((&endpoint, &deployment), &[status("blue-1", state)], &ledger);
         }
-        let judged = [judged(Standing::Slow, "10.2x its siblings"), status("blue-1", Ready)];
+        let slow = "it takes 10.2 times as long as its siblings";
+        let judged = [
+            judged(Standing::Ejected, slow),
+            judged(Standing::Probation, slow),
+            judged(Standing::Probation, slow),
+            status("blue-1", Ready),
+        ];
         for status in [status("blue-1", Ready)].into_iter().chain(judged) {
             told.see((&endpoint, &deployment), &[status], &ledger);
         }
@@ -132,7 +141,9 @@ mod tests {
             [
                 "blue-1 is unready from now on, because its probe fails",
                 "blue-1 is ready from now on, because its probe succeeds again",
-                "blue-1 is slow from now on, because 10.2x its siblings",
+                "blue-1 is ejected from now on, because it takes 10.2 times as long as its siblings",
+                "blue-1 is on probation from now on, because its pause is over: one request at a time shows whether it has \
+                 recovered",
                 "blue-1 is good from now on, because it does as well as its siblings again",
             ]
         );

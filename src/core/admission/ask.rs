@@ -34,6 +34,16 @@ impl Class {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tenant(pub u32);
 
+/// How a refused request that comes back is known again. An id that somebody else sends is another mark: nobody takes
+/// the place of another caller by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    /// Made of the request's id; 0 for none.
+    pub id: u64,
+    /// Whose it is.
+    pub whose: Tenant,
+}
+
 /// What a request brings with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ask {
@@ -43,6 +53,6 @@ pub struct Ask {
     pub tenant: Tenant,
     /// When its answer is of no use any more.
     pub deadline: Option<Instant>,
-    /// Made of the request's id, so that a refused one that comes back is known again; 0 for none.
-    pub mark: u64,
+    /// How it is known again when it comes back after a refusal.
+    pub mark: Mark,
 }

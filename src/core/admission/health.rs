@@ -1,10 +1,13 @@
 //! What is held against one replica, and how far its slots are lowered for it. Knows no siblings: who compares it with
 //! them (`slots::judge`) says how much a failure weighs, and when it may be taken out.
 
+mod errors;
+
 use std::time::{Duration, Instant};
 
 use crate::core::admission::pace::Pace;
 use crate::core::admission::standing::{Standing, Why};
+use errors::Errors;
 
 /// Longest pause between two trials of a replica that does not recover.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -30,6 +33,7 @@ pub(super) struct Health {
     /// Logarithm of the odds that it fails more often than its siblings.
     pub(super) score: f64,
     pub(super) pace: Pace,
+    pub(super) errors: Errors,
     /// Its next request shows whether it has recovered, and comes before all others.
     pub(super) trial: bool,
     /// It has answered, so that its slots may grow.
@@ -59,6 +63,7 @@ impl Default for Health {
             cap: u32::MAX,
             score: 0.0,
             pace: Pace::default(),
+            errors: Errors::default(),
             trial: false,
             grows: false,
             heard: false,
@@ -91,9 +96,9 @@ impl Health {
         Why::Failed { failed: (self.recent & 0xff).count_ones(), of: self.seen.min(8) }
     }
 
-    /// It has answered nothing for so long that nothing would be lost without it.
+    /// It has given no answer, or none but 500, for so long that nothing would be lost without it.
     pub(super) fn is_barren(&self) -> bool {
-        self.recent.trailing_ones() >= 4
+        self.recent.trailing_ones() >= 4 || self.errors.row() >= 5
     }
 
     /// Nothing is held against it, so that an answer changes nothing.

@@ -43,6 +43,11 @@ impl Pace {
         off * off
     }
 
+    /// The same for a request whose time is not to be compared with others: counts only for who is given work first.
+    pub(super) fn note_aside(&mut self, seconds: f64, at: f64) {
+        self.note_peak(seconds, log2(seconds), at);
+    }
+
     /// Up at once, down with time: `rtt·w + s·(1 − w)`, `w = e^(−Δt/τ)`.
     fn note_peak(&mut self, seconds: f64, log: f64, at: f64) {
         let loss = at * LOSS;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::core::admission::TicketId;
+use crate::core::admission::{Mark, TicketId};
 
 /// Most promises that are remembered.
 const MOST: usize = 8_192;
@@ -55,9 +55,9 @@ pub(super) struct Promises {
     /// Share of those who were promised something that came back.
     faith: f64,
     at: Option<Instant>,
-    book: BTreeMap<u64, Promise>,
+    book: BTreeMap<Mark, Promise>,
     /// The book in the order in which it was written.
-    written: VecDeque<(u64, TicketId)>,
+    written: VecDeque<(Mark, TicketId)>,
 }
 
 impl Default for Promises {
@@ -92,8 +92,8 @@ impl Promises {
         self.line += self.faith.max(LEAST_FAITH);
     }
 
-    pub(super) fn write(&mut self, mark: u64, place: TicketId, wait: Duration, now: Instant) {
-        if mark == 0 {
+    pub(super) fn write(&mut self, mark: Mark, place: TicketId, wait: Duration, now: Instant) {
+        if mark.id == 0 {
             return;
         }
         self.forget(now);
@@ -105,7 +105,7 @@ impl Promises {
     }
 
     /// The old place of one that comes back in time. Who comes too early stays in the book, until the next refusal.
-    pub(super) fn redeem(&mut self, mark: u64, now: Instant) -> Option<TicketId> {
+    pub(super) fn redeem(&mut self, mark: Mark, now: Instant) -> Option<TicketId> {
         self.forget(now);
         let promise = *self.book.get(&mark)?;
         if now < promise.from {
@@ -129,5 +129,46 @@ impl Promises {
             }
             self.written.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::admission::Tenant;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn mark(id: u64, whose: u32) -> Mark {
+        Mark { id, whose: Tenant(whose) }
+    }
+
+    #[test]
+    fn nobody_takes_the_place_of_another_by_its_id() {
+        let (mut promises, now) = (Promises::default(), Instant::now());
+        promises.write(mark(7, 1), TicketId(10), SECOND, now);
+        assert_eq!(promises.redeem(mark(7, 2), now + SECOND), None);
+        assert_eq!(promises.redeem(mark(7, 0), now + SECOND), None);
+        // Nor does it push it out by being refused as well.
+        promises.write(mark(7, 2), TicketId(11), SECOND, now);
+        assert_eq!(promises.redeem(mark(7, 1), now + SECOND), Some(TicketId(10)));
+        assert_eq!(promises.redeem(mark(7, 1), now + SECOND), None, "once");
+        assert_eq!(promises.redeem(mark(7, 2), now + SECOND), Some(TicketId(11)));
+    }
+
+    #[test]
+    fn promises_are_bounded_whoever_asks_and_however_often() {
+        let (mut promises, now) = (Promises::default(), Instant::now());
+        for number in 0..4 * MOST as u64 {
+            // New ids, one that is refused again and again, and some that come back.
+            promises.write(mark(number, 1), TicketId(3 * number), 3_600 * SECOND, now);
+            promises.write(mark(1, 2), TicketId(3 * number + 1), 3_600 * SECOND, now);
+            promises.redeem(mark(number / 2, 1), now + 3_600 * SECOND);
+            assert!(promises.written.len() <= MOST && promises.book.len() <= MOST);
+        }
+        promises.write(mark(0, 1), TicketId(1), SECOND, now);
+        assert_eq!(promises.redeem(mark(0, 1), now + SECOND), None, "no id is no mark");
+        promises.forget(now + 3 * 3_600 * SECOND);
+        assert!(promises.written.is_empty() && promises.book.is_empty());
     }
 }

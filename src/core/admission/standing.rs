@@ -59,6 +59,11 @@ pub enum Why {
         /// That ended, eight at most.
         of: u32,
     },
+    /// It answered 500 again and again while its siblings did not.
+    Erred {
+        /// So often in a row, at least.
+        row: u32,
+    },
     /// Its typical service time is so many times that of its siblings.
     Slow {
         /// 1 is as fast as they are.
@@ -76,8 +81,13 @@ impl fmt::Display for Why {
         match self {
             Self::Failed { failed, of: 1 } if *failed == 1 => f.write_str("its last request failed"),
             Self::Failed { failed, of } => write!(f, "{failed} of its last {of} requests failed"),
-            Self::Slow { times } => write!(f, "slow: {times:.1}x its siblings"),
-            Self::Silent { seconds } => write!(f, "no answer for {seconds:.1} s while its siblings answer"),
+            Self::Erred { row } => {
+                write!(f, "its last {row} answers were all 500, and hardly any of its siblings' were")
+            }
+            Self::Slow { times } => write!(f, "it takes {times:.1} times as long as its siblings"),
+            Self::Silent { seconds } => {
+                write!(f, "it has not answered for {seconds:.1} s while its siblings did")
+            }
         }
     }
 }

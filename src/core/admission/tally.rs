@@ -9,6 +9,8 @@ use crate::core::admission::{Load, Tenant};
 pub enum Outcome {
     /// With an answer of the model, whatever it says (4xx, and 5xx that do not mean that the replica is broken).
     Answered,
+    /// With the answer 500, of which nobody knows whether the model or its input is broken, or this replica of it.
+    Failed,
     /// The replica broke the connection, or its answer says that it is broken (502, 503, 504 of its own).
     Broken,
     /// No answer within the time allowed.
@@ -21,13 +23,14 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every one, each at its number.
-    pub const ALL: [Self; 5] =
-        [Self::Answered, Self::Broken, Self::TimedOut, Self::Unreachable, Self::GivenUp];
+    pub const ALL: [Self; 6] =
+        [Self::Answered, Self::Failed, Self::Broken, Self::TimedOut, Self::Unreachable, Self::GivenUp];
 
     /// Its word in metrics and state.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Answered => "answered",
+            Self::Failed => "failed",
             Self::Broken => "broken",
             Self::TimedOut => "timed_out",
             Self::Unreachable => "unreachable",

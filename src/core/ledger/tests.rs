@@ -64,13 +64,10 @@ fn a_route_says_why_and_how_long() {
         "request 7f3 went to blue by its turn in the traffic, of which blue has 90 % now, and had a slot of blue-3 \
          after 12 ms in the queue; answered with 200 after 112 ms"
     );
-    let named = Route { chosen: Some(Chosen::Header), queue_ms: 0.0, attempts: 2, ..route() };
+    let named = Route { chosen: Some(Chosen::Header), queue_ms: 0.0, ..route() };
     let text = entry(What::Route(Route { reason: Some("model_timeout".into()), status: Some(504), ..named }))
         .to_string();
-    assert!(
-        text.contains("blue, which its header names, and had a slot of blue-3 at once, the 2nd replica"),
-        "{text}"
-    );
+    assert!(text.contains("blue, which its header names, and had a slot of blue-3 at once;"), "{text}");
     assert!(text.contains("did not answer in time (request_timeout_ms) (504) after 112 ms"), "{text}");
 }
 
@@ -90,17 +87,74 @@ fn other_decisions_have_sentences_too() {
         "blue: from 2 to 5 replicas, because 2 requests were running and 12 waiting for 2 slots, and 5 had been turned away \
          that would still run; to have at most 70 % of the slots in use, 28 replicas would be needed, of which 5 are allowed"
     );
-    let retry = Retry {
-        request: "7f3".into(),
-        first: "blue-1".into(),
-        because: "it closed the connection".into(),
-        second: Some("blue-2".into()),
-        result: "answered with 200".into(),
-    };
-    assert_eq!(
-        entry(What::Retry(retry)).to_string(),
-        "request 7f3 failed on blue-1, because it closed the connection; it was sent to blue-2: answered with 200"
-    );
+}
+
+fn retried(causes: &[Cause], denied: Option<Denied>, hedge: Option<Hedge>) -> Entry {
+    let mut tries = Tries { sent: 1, denied, hedge, ..Tries::default() };
+    causes.iter().for_each(|cause| {
+        tries.add(*cause);
+        tries.hand_over();
+    });
+    entry(What::sent(Route { chosen: None, queue_ms: 0.0, attempts: tries.sent.into(), ..route() }, &tries))
+}
+
+#[test]
+fn a_retry_says_why_it_was_one_and_why_no_more() {
+    use Cause::{Broken, Stale, Unavailable, Unreachable};
+    let way = "request 7f3 went to blue and had a slot of blue-3 at once";
+    let end = "; answered with 200 after 112 ms";
+    let late = "; its answer was late, ";
+    let other = "; it had been sent to another replica ";
+    let cases = [
+        (
+            retried(&[Broken], None, None),
+            format!("{way}, the 2nd replica that was tried, because the first broke the connection{end}"),
+        ),
+        (
+            retried(&[Broken, Unreachable, Unreachable], None, None),
+            format!(
+                "{way}, the 4th replica that was tried, because one broke the connection and 2 could not be reached{end}"
+            ),
+        ),
+        (
+            retried(&[Stale], None, None),
+            format!(
+                "{way}{end}; the replica had closed the connection that was kept for it, so it was sent over another"
+            ),
+        ),
+        (
+            retried(&[], Some(Denied::Budget), None),
+            format!(
+                "{way}{end}; it was not sent again: the budget of copies is used up (retry.budget_percentage)"
+            ),
+        ),
+        (
+            retried(&[Unavailable], Some(Denied::NoIdleSlot), None),
+            format!(
+                "{way}{end}{other}once, because the first answered 502 or 503, and was not sent again: no other replica \
+                 had an idle slot, or somebody waited for one"
+            ),
+        ),
+        (
+            retried(&[], None, Some(Hedge::Won)),
+            format!("{way}, with its second copy{end}{late}and the second copy answered first"),
+        ),
+        (
+            retried(&[], None, Some(Hedge::Lost)),
+            format!("{way}{end}{late}but came before that to the second copy"),
+        ),
+    ];
+    for (entry, sentence) in cases {
+        assert_eq!(entry.to_string(), sentence);
+        assert_eq!((entry.kind(), entry.request()), (Kind::Retry, Some("7f3")));
+        let json = serde_json::to_value(&entry).unwrap();
+        assert_eq!(serde_json::from_value::<Entry>(json).unwrap(), entry);
+    }
+    let json = serde_json::to_value(retried(&[Broken, Broken], Some(Denied::Attempts), None)).unwrap();
+    assert_eq!((&json["kind"], &json["replica"]), (&json!("retry"), &json!("blue-3")));
+    assert_eq!((&json["again"], &json["not_again"]), (&json!({ "broken": 2 }), &json!("attempts")));
+    let once = What::sent(route(), &Tries { sent: 1, ..Tries::default() });
+    assert_eq!(once, What::Route(route()));
 }
 
 #[test]

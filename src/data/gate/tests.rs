@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::*;
-use crate::core::admission::Class;
+use crate::core::admission::{Class, Mark};
 
 const WAIT: Duration = Duration::from_millis(500);
 const LONG: Duration = Duration::MAX;
@@ -190,7 +190,8 @@ async fn who_gives_way_is_woken_and_told_when_to_come_back() {
     tokio::time::advance(Duration::from_millis(200)).await;
     drop(permit);
     let permit = held(&gate);
-    let mut gives_way = waiting_for(&gate, Ask { class: Class::Sheddable, mark: 7, ..Ask::default() });
+    let mark = Mark { id: 7, ..Mark::default() };
+    let mut gives_way = waiting_for(&gate, Ask { class: Class::Sheddable, mark, ..Ask::default() });
     let mut stays = waiting_for(&gate, Ask { class: Class::Critical, ..Ask::default() });
     assert_eq!((gives_way.bell.rung(), stays.bell.rung()), (1, 0));
     let Poll::Ready(Err(refusal)) = gives_way.poll() else { panic!("it waits on") };
@@ -202,7 +203,7 @@ async fn who_gives_way_is_woken_and_told_when_to_come_back() {
     // It comes back in time, and a newer one gives way to it.
     tokio::time::advance(refusal.retry.wait).await;
     let mut newer = waiting_for(&gate, Ask { class: Class::Sheddable, ..Ask::default() });
-    let mut back = waiting_for(&gate, Ask { class: Class::Sheddable, mark: 7, ..Ask::default() });
+    let mut back = waiting_for(&gate, Ask { class: Class::Sheddable, mark, ..Ask::default() });
     let Poll::Ready(Err(refusal)) = newer.poll() else { panic!("it waits on") };
     assert_eq!(refusal.why, Denial::GaveWay);
     drop(permit);

@@ -125,17 +125,20 @@ impl Passed {
         let reason = self.reason.map(str::to_owned);
         let Story { chosen, seen, retry_after } = self.story;
         let what = match &self.replica {
-            Some(replica) => What::Route(Route {
-                request,
-                chosen,
-                share_now: None,
-                replica: replica.to_string(),
-                attempts: u32::from(self.tries.sent),
-                queue_ms,
-                total_ms,
-                status,
-                reason,
-            }),
+            Some(replica) => What::sent(
+                Route {
+                    request,
+                    chosen,
+                    share_now: None,
+                    replica: replica.to_string(),
+                    attempts: u32::from(self.tries.sent),
+                    queue_ms,
+                    total_ms,
+                    status,
+                    reason,
+                },
+                &self.tries,
+            ),
             None => What::Reject(Rejection {
                 request,
                 chosen,

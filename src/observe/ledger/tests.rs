@@ -6,6 +6,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::*;
 use crate::core::ledger::{Scale, Seen};
+use crate::core::retry::{Cause, Tries};
 use crate::observe::access::tests::record;
 
 fn name(text: &str) -> Name {
@@ -24,6 +25,12 @@ fn refused(id: &str) -> Record {
     Record { replica: None, reason: Some("queue_timeout"), status, story, ..with_id(id) }
 }
 
+fn sent_twice(id: &str) -> Record {
+    let mut tries = Tries { sent: 2, ..Tries::default() };
+    tries.add(Cause::Broken);
+    Record { tries, ..with_id(id) }
+}
+
 fn scale(to: u32) -> What {
     What::Scale(Scale { from: 1, to, because: "of a test".into(), reason: serde_json::Value::Null })
 }
@@ -37,17 +44,18 @@ fn a_flood_of_routes_pushes_out_nothing_else() {
     let ledger = Ledger::new();
     let (one, other) = (ledger.worker(), ledger.worker());
     one.take(&mut refused("early"));
+    one.take(&mut sent_twice("retried"));
     ledger.decided(&name("demo"), &name("blue"), scale(5));
     for number in 0..3 * ROUTES {
         one.take(&mut with_id(&number.to_string()));
     }
     other.take(&mut with_id("elsewhere"));
     let all = ledger.find(&Question::default(), usize::MAX);
-    assert_eq!(all.entries.len(), ROUTES + 3);
+    assert_eq!(all.entries.len(), ROUTES + 4);
     assert!(all.entries.is_sorted_by(|one, next| one.at_unix_seconds <= next.at_unix_seconds));
     let routes = &all.kept[&Kind::Route];
     assert_eq!((routes.entries, routes.most, routes.passed), (ROUTES + 1, 2 * ROUTES, 3 * ROUTES as u64 + 1));
-    for (request, found) in [("early", 1), ("0", 0), ("3000", 1), ("elsewhere", 1)] {
+    for (request, found) in [("early", 1), ("retried", 1), ("0", 0), ("3000", 1), ("elsewhere", 1)] {
         assert_eq!(ledger.find(&about(request), 10).entries.len(), found, "{request}");
     }
     let scales = ledger.find(&Question { kind: Some(Kind::Scale), ..Question::default() }, 10).entries;
@@ -83,14 +91,26 @@ fn rejects_are_counted_and_the_newest_are_told() {
     let ledger = Ledger::new();
     let worker = ledger.worker();
     worker.take(&mut refused("first"));
-    let (seen, entries) = ledger.rejects_since(0, 2);
+    let (seen, entries) = ledger.since(Kind::Reject, 0, 2);
     assert_eq!((seen, entries.len()), (1, 1));
-    assert_eq!(ledger.rejects_since(seen, 2), (1, Vec::new()));
+    assert_eq!(ledger.since(Kind::Reject, seen, 2), (1, Vec::new()));
     for id in ["a", "b", "c"] {
         worker.take(&mut refused(id));
     }
-    let (seen, entries) = ledger.rejects_since(seen, 2);
+    let (seen, entries) = ledger.since(Kind::Reject, seen, 2);
     assert_eq!((seen, entries.len()), (4, 2));
+}
+
+#[test]
+fn a_flood_of_retries_is_bounded_and_pushes_out_no_route() {
+    let ledger = Ledger::new();
+    let worker = ledger.worker();
+    worker.take(&mut with_id("plain"));
+    (0..2 * RETRIES).for_each(|number| worker.take(&mut sent_twice(&number.to_string())));
+    let of_kind =
+        |kind| ledger.find(&Question { kind: Some(kind), ..Question::default() }, usize::MAX).entries;
+    assert_eq!((of_kind(Kind::Route).len(), of_kind(Kind::Retry).len()), (1, RETRIES));
+    assert_eq!(ledger.since(Kind::Retry, 510, 5).1.len(), 2);
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! `GET /events`: what happens, as server-sent events: changes and operations, what the ledger's control part decides, and
-//! once a second how many requests were turned away.
+//! once a second how many requests were turned away or sent again.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use futures_util::Stream;
 use futures_util::stream::unfold;
 use http::StatusCode;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
 use tokio::time::Interval;
@@ -19,16 +19,19 @@ use tokio::time::Interval;
 use super::super::{AdminContext, Failure};
 use super::explain::Explained;
 use crate::control::operations;
-use crate::core::ledger::Entry;
+use crate::core::ledger::{Entry, Kind};
 use crate::observe::ledger::Ledger;
+
+/// Requests that are told by their number and the newest.
+const COUNTED: [(Kind, &str); 2] = [(Kind::Reject, "rejects"), (Kind::Retry, "retries")];
 
 /// Time between two comments when nothing happens, by which both sides learn that the other is there.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// Time between two looks at what was turned away.
+/// Time between two looks at what was turned away or sent again.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Rejections that are told one by one at each look; the others are only counted.
+/// What is told one by one at each look; the others are only counted.
 const TOLD: usize = 5;
 
 pub(super) async fn stream(
@@ -45,7 +48,8 @@ pub(super) async fn stream(
     let reader = Reader {
         changes,
         decisions: ledger.listen(),
-        rejects: ledger.rejects_since(0, 0).0,
+        seen: COUNTED.map(|(kind, _)| ledger.since(kind, 0, 0).0),
+        untold: Vec::new(),
         ledger,
         looks: tokio::time::interval(LOOK),
         _place: place,
@@ -63,14 +67,19 @@ struct Reader {
     decisions: broadcast::Receiver<Arc<Entry>>,
     ledger: Ledger,
     looks: Interval,
-    /// Rejections that were told or counted.
-    rejects: u64,
+    /// How many of each were told or counted.
+    seen: [u64; COUNTED.len()],
+    /// What was counted at the last look and is still to be told.
+    untold: Vec<Value>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Reader {
     async fn next(&mut self) -> Option<sse::Event> {
         loop {
+            if let Some(event) = self.untold.pop() {
+                return sse::Event::default().json_data(event).ok();
+            }
             tokio::select! {
                 change = self.changes.recv() => return told(&change),
                 decision = self.decisions.recv() => {
@@ -80,15 +89,19 @@ impl Reader {
                     }));
                     return told(&told_as);
                 }
-                _ = self.looks.tick() => {
-                    let (total, newest) = self.ledger.rejects_since(self.rejects, TOLD);
-                    let count = total.saturating_sub(std::mem::replace(&mut self.rejects, total));
-                    if count > 0 {
-                        let newest: Vec<_> = newest.into_iter().map(Explained::from).collect();
-                        let event = json!({ "type": "rejects", "count": count, "newest": newest });
-                        return sse::Event::default().json_data(event).ok();
-                    }
-                }
+                _ = self.looks.tick() => self.look(),
+            }
+        }
+    }
+
+    /// Counts what is counted.
+    fn look(&mut self) {
+        for ((kind, word), seen) in COUNTED.into_iter().zip(&mut self.seen) {
+            let (total, newest) = self.ledger.since(kind, *seen, TOLD);
+            let count = total.saturating_sub(std::mem::replace(seen, total));
+            if count > 0 {
+                let newest: Vec<_> = newest.into_iter().map(Explained::from).collect();
+                self.untold.push(json!({ "type": word, "count": count, "newest": newest }));
             }
         }
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{AdminContext, Failure};
 use super::input::{Target, invalid};
-use crate::core::ledger::{Chosen, Entry, Kind, Question, What};
+use crate::core::ledger::{Chosen, Entry, Kind, Question};
 use crate::data::world::Snapshot;
 use crate::observe::ledger::Kept;
 
@@ -77,7 +77,7 @@ fn kind_of(text: &str) -> Result<Kind, Failure> {
 
 /// Shares are looked up now: to note one with each request would cost every request something.
 fn with_share(mut entry: Entry, snapshot: &Snapshot) -> Entry {
-    if let What::Route(route) = &mut entry.what
+    if let Some(route) = entry.what.route_mut()
         && route.chosen == Some(Chosen::Turn)
     {
         let endpoint = snapshot

@@ -30,6 +30,7 @@ pub(super) struct Fake {
 struct State {
     started: u64,
     kill: Vec<ReplicaId>,
+    removed: Vec<ReplicaId>,
     quit: bool,
     /// What the probe of each replica finds.
     found: BTreeMap<ReplicaId, watch::Sender<Health>>,
@@ -46,6 +47,11 @@ impl Fake {
 
     pub(super) fn started(&self) -> u64 {
         self.lock().started
+    }
+
+    /// Those that were ended because they are not wanted any more.
+    pub(super) fn removed(&self) -> Vec<ReplicaId> {
+        self.lock().removed.clone()
     }
 
     pub(super) fn rechecks(&self) -> u32 {
@@ -94,6 +100,8 @@ impl Fake {
     }
 
     fn follow(&self, provider: &ProviderSettings, wanted: &Wanted, set: &mut ReplicaSet) {
+        let unwanted = set.iter().map(|replica| replica.id).filter(|id| wanted.remove.contains(id));
+        self.lock().removed.extend(unwanted);
         set.retain(|replica| !wanted.remove.contains(&replica.id) && !self.lock().kill.contains(&replica.id));
         match provider {
             ProviderSettings::Fixed(fixed) => {

@@ -23,6 +23,8 @@ pub(in crate::core::admission) enum Manner {
     Batches(f64, f64, u32),
     /// Breaks this share of the requests after so many milliseconds; serves the others in 100 ms.
     Fails(f64, f64),
+    /// Answers this share of the requests with 500 after so many milliseconds; serves the others in 100 ms.
+    Errs(f64, f64),
     /// Takes requests and never answers.
     Stopped,
 }
@@ -30,7 +32,8 @@ pub(in crate::core::admission) enum Manner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Arrive,
-    Finish(TicketId, ReplicaId, u64, bool),
+    /// With the number of the outcome.
+    Finish(TicketId, ReplicaId, u64, usize),
     TimeOut(TicketId, ReplicaId, u64),
     GiveUp(TicketId),
     Review,
@@ -129,11 +132,12 @@ impl World {
                     assert!(self.pool.expire(ticket, now));
                 }
             }
-            Event::Finish(_, replica, since, good) => {
+            Event::Finish(_, replica, since, outcome) => {
+                let outcome = Outcome::ALL[outcome];
+                let good = outcome == Outcome::Answered;
                 let account = &mut self.accounts[replica.0 as usize];
                 *(if good { &mut account.good } else { &mut account.bad }) += 1;
                 *self.running.get_mut(&replica).unwrap() -= 1;
-                let outcome = if good { Outcome::Answered } else { Outcome::Broken };
                 let used = Use { since: self.moment(since), until: now, outcome, tenant: Tenant::default() };
                 let next = self.pool.release(replica, &used);
                 self.granted(next);
@@ -176,24 +180,21 @@ impl World {
         *running += 1;
         let running = *running;
         self.accounts[replica.0 as usize].taken += 1;
-        let (ms, good) = match self.manners[replica.0 as usize] {
-            Manner::Serves(ms, spread) => (ms * self.lognormal(spread), true),
+        let (ms, outcome) = match self.manners[replica.0 as usize] {
+            Manner::Serves(ms, spread) => (ms * self.lognormal(spread), Outcome::Answered),
             Manner::Batches(ms, spread, knee) => {
-                (ms * self.lognormal(spread) * f64::from(running.max(knee)) / f64::from(knee), true)
+                let crowd = f64::from(running.max(knee)) / f64::from(knee);
+                (ms * self.lognormal(spread) * crowd, Outcome::Answered)
             }
-            Manner::Fails(share, ms) => {
-                if self.random.random_bool(share) {
-                    (ms, false)
-                } else {
-                    (100.0, true)
-                }
-            }
+            Manner::Fails(share, ms) if self.random.random_bool(share) => (ms, Outcome::Broken),
+            Manner::Errs(share, ms) if self.random.random_bool(share) => (ms, Outcome::Failed),
+            Manner::Fails(..) | Manner::Errs(..) => (100.0, Outcome::Answered),
             Manner::Stopped => {
                 self.after(TIME_OUT, Event::TimeOut(ticket, replica, self.now));
                 return;
             }
         };
-        self.after((ms * 1e3) as u64, Event::Finish(ticket, replica, self.now, good));
+        self.after((ms * 1e3) as u64, Event::Finish(ticket, replica, self.now, outcome as usize));
     }
 
     /// With mean 1.
@@ -311,6 +312,93 @@ fn where_all_fail_alike_nobody_is_blamed() {
 }
 
 #[test]
+fn a_replica_that_answers_500_to_everything_is_taken_out_and_comes_back() {
+    // From the beginning and after a while; quickly and as slowly as others; at little load and at much.
+    for (seed, slots, rate) in [(20, 1, 20.0), (21, 1, 27.0), (22, 4, 40.0), (23, 4, 100.0)] {
+        for (ms, before) in [(1.0, 0), (100.0, 0), (1.0, 30), (100.0, 30)] {
+            let erring = Manner::Errs(1.0, ms);
+            let mut world = World::new(slots, rate, &[WELL; 4], seed);
+            world.manners[3] = if before == 0 { erring } else { WELL };
+            world.run(before);
+            world.manners[3] = erring;
+            world.accounts.fill(Account::default());
+            world.rejected = 0;
+            world.run(60);
+            assert!(
+                world.accounts[3].bad as f64 <= 0.01 * 60.0 * rate,
+                "{rate}, {ms}, {before}: {:?}",
+                world.accounts
+            );
+            let report = world.pool.standings()[3];
+            assert!(
+                matches!(report.why, Some(Why::Erred { row }) if row >= 5)
+                    && report.standing == Standing::Ejected,
+                "{report:?}"
+            );
+            world.manners[3] = WELL;
+            world.run(70);
+            assert_eq!(world.standing(3), Standing::Good);
+        }
+    }
+}
+
+#[test]
+fn replicas_that_begin_to_answer_500_one_after_the_other_are_all_taken_out() {
+    let mut world = World::new(1, 8.0, &[WELL; 4], 24);
+    world.run(20);
+    for id in [1, 2, 3] {
+        world.manners[id] = Manner::Errs(1.0, 10.0);
+        world.run(20);
+        assert!(
+            matches!(world.standing(id), Standing::Ejected | Standing::Probation),
+            "{:?}",
+            world.accounts
+        );
+    }
+    world.accounts.fill(Account::default());
+    world.run(60);
+    assert!(world.accounts[1..].iter().all(|account| account.bad <= 3), "{:?}", world.accounts);
+}
+
+#[test]
+fn a_model_that_answers_500_to_some_input_loses_no_replica() {
+    for (replicas, slots) in [(2, 1), (4, 1), (4, 4), (16, 2)] {
+        for (share, ms, seed) in [
+            (0.01, 1.0, 30),
+            (0.05, 1.0, 31),
+            (0.05, 100.0, 32),
+            (0.08, 1.0, 33),
+            (0.15, 1.0, 34),
+            (0.5, 1.0, 35),
+            (1.0, 1.0, 36),
+        ] {
+            let rate = 6.0 * f64::from(slots) * replicas as f64;
+            let mut world = World::new(slots, rate, &vec![Manner::Errs(share, ms); replicas], seed);
+            for _ in 0..200 {
+                world.run(1);
+                let all_well = (0..replicas).all(|id| world.standing(id) != Standing::Ejected);
+                assert!(all_well, "{replicas}, {share}: {:?}", world.pool.standings());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_burst_of_bad_input_takes_no_replica_out() {
+    for seed in 40..45 {
+        let mut world = World::new(1, 24.0, &[WELL; 4], seed);
+        world.run(30);
+        for _ in 0..20 {
+            world.manners.fill(Manner::Errs(0.7, 1.0));
+            world.run(2);
+            assert!((0..4).all(|id| world.standing(id) != Standing::Ejected), "{:?}", world.pool.standings());
+            world.manners.fill(WELL);
+            world.run(8);
+        }
+    }
+}
+
+#[test]
 fn three_of_four_that_fail_leave_the_work_to_the_good_one() {
     let failing = Manner::Fails(1.0, 5.0);
     let mut world = World::new(1, 5.0, &[failing, WELL, failing, failing], 11);
@@ -334,6 +422,7 @@ fn manner() -> impl Strategy<Value = Manner> {
         Just(WELL),
         (1.0..3000.0, 0.0..1.5).prop_map(|(ms, spread)| Manner::Serves(ms, spread)),
         (0.0..=1.0, 1.0..500.0).prop_map(|(share, ms)| Manner::Fails(share, ms)),
+        (0.0..=1.0, 1.0..500.0).prop_map(|(share, ms)| Manner::Errs(share, ms)),
         Just(Manner::Stopped),
     ]
 }

@@ -44,6 +44,21 @@ impl Slots {
         siblings
     }
 
+    /// 500s among the last answers of the siblings that are given work, and how many these are. Those that are already
+    /// known to be bad do not count; those that are only suspected do, since bad input makes all suspects alike.
+    pub(super) fn errors_beside(&self, index: usize) -> (u32, u32) {
+        let mut record = (0, 0);
+        for (other, replica) in self.replicas.iter().enumerate() {
+            let counts =
+                matches!(replica.health.standing, Standing::Good | Standing::Slow | Standing::Silent);
+            if other != index && replica.phase == Phase::Ready && counts {
+                let (errors, seen) = replica.health.errors.record();
+                record = (record.0 + errors, record.1 + seen);
+            }
+        }
+        record
+    }
+
     /// Typical time of those replicas that are given work, as a logarithm: the middle one's, the faster one of two.
     pub(super) fn middle(&self, counts: impl Fn(usize) -> bool) -> Option<f64> {
         let given_work = self.replicas.iter().enumerate().filter(|(index, replica)| {
@@ -67,6 +82,11 @@ impl Slots {
 }
 
 impl Judge {
+    /// Seconds since the first answer.
+    pub(super) fn at(&mut self, now: Instant) -> f64 {
+        now.saturating_duration_since(*self.began.get_or_insert(now)).as_secs_f64()
+    }
+
     /// How many requests ask each second.
     pub(super) fn measure(&mut self, now: Instant) {
         let (at, before) = self.measured.unwrap_or((now, self.asked));

@@ -26,7 +26,7 @@ use scoregate::data::head::Forwarding;
 use scoregate::data::record::OpenRecord;
 use scoregate::data::verify::{LastKey, TokenCache, Verifier, digest_of};
 use scoregate::data::world::{Endpoint, Snapshot};
-use world::{Exchange, World, acquire, gate as gate_of, route as route_of};
+use world::{Exchange, World, gate as gate_of, route as route_of, use_slot};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -202,7 +202,7 @@ fn turn(endpoint: Arc<Endpoint>) -> Arc<Endpoint> {
 fn used_gate(replicas: u64) -> (Arc<Gate>, Instant) {
     let (gate, now) = (gate_of(replicas), Instant::now());
     for _ in 0..TIMES {
-        drop(acquire(&gate, now, Duration::from_secs(1)));
+        use_slot(&gate, now);
     }
     (gate, now)
 }
@@ -213,7 +213,7 @@ fn used_gate(replicas: u64) -> (Arc<Gate>, Instant) {
 #[bench::of_256_replicas(args = (256), setup = used_gate, config = at_most(780))]
 fn slot((gate, now): (Arc<Gate>, Instant)) -> Arc<Gate> {
     for _ in 0..TIMES {
-        drop(black_box(acquire(&gate, now, Duration::from_secs(1))));
+        use_slot(&gate, now);
     }
     gate
 }

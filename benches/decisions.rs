@@ -13,7 +13,7 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use scoregate::data::head::Forwarding;
 use scoregate::observe::metrics;
-use world::{Exchange, World, gate, route as route_of, use_slot};
+use world::{Exchange, World, acquire, gate, route as route_of};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -34,7 +34,7 @@ fn slot(criterion: &mut Criterion) {
         let gate = gate(replicas);
         let now = Instant::now();
         criterion.bench_function(&format!("slot and release, {replicas} replicas"), |bencher| {
-            bencher.iter(|| use_slot(&gate, now));
+            bencher.iter(|| drop(acquire(&gate, now, Duration::from_secs(1))));
         });
     }
 }

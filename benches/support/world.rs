@@ -126,6 +126,10 @@ impl World {
     pub(crate) fn warm() -> Self {
         let mut world = Self::new();
         Exchange::many(100).iter().for_each(|exchange| world.own_decisions(exchange));
+        // As the control plane does each second.
+        let snapshot = world.snapshot();
+        let deployments = snapshot.endpoints.iter().flat_map(|endpoint| &endpoint.deployments);
+        deployments.for_each(|deployment| _ = deployment.gate.review(Instant::now()));
         world
     }
 
@@ -189,12 +193,6 @@ pub(crate) fn gate(replicas: u64) -> Arc<Gate> {
     let gate = Gate::new(Limits { slots: 4.try_into().ok(), max_queue_length: None });
     admit(&gate, replicas);
     gate
-}
-
-/// A slot of a gate that has one, used for an answer.
-pub(crate) fn use_slot(gate: &Arc<Gate>, now: Instant) {
-    let mut permit = std::hint::black_box(acquire(gate, now, Duration::from_secs(1)));
-    permit.outcome(Outcome::Answered);
 }
 
 /// A slot of a gate that has one.

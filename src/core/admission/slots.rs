@@ -182,7 +182,8 @@ impl Slots {
         let turn = if self.turn < self.replicas.len() { self.turn } else { 0 };
         let is_idle = |replica: &Replica| replica.rank() == IDLE && replica.is_free();
         // None is better than an idle one where all are as fast, so that most need no search.
-        let first_will_do = !self.tries && !pace::is_before(self.peaks.0, self.peaks.1) && not.is_empty();
+        let alike = !self.tries && !pace::is_before(self.peaks.0, self.peaks.1);
+        let first_will_do = (alike || self.replicas.len() == 1) && not.is_empty();
         let next = self.replicas.get(turn).filter(|next| first_will_do && is_idle(next));
         let index = if next.is_some() { turn } else { self.search(turn, first_will_do, not)? };
         self.turn = index + 1;

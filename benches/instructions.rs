@@ -207,6 +207,7 @@ fn used_gate(replicas: u64) -> (Arc<Gate>, Instant) {
     (gate, now)
 }
 
+// Given up, not answered: what is learnt from an answer depends on the clock. That is in `own_decisions`.
 #[library_benchmark]
 #[bench::of_1_replica(args = (1), setup = used_gate, config = at_most(455))]
 #[bench::of_16_replicas(args = (16), setup = used_gate, config = at_most(620))]

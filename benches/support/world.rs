@@ -16,7 +16,7 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use rand::rngs::SmallRng;
 use scoregate::config;
-use scoregate::core::admission::{Ask, Limits, ReplicaId};
+use scoregate::core::admission::{Ask, Limits, Outcome, ReplicaId};
 use scoregate::core::route::{Route, Routes};
 use scoregate::core::settings::{AccessLogTarget, Authority, DeploymentSettings, EndpointSettings, Profile};
 use scoregate::data::gate::{Gate, Permit, Target};
@@ -126,6 +126,10 @@ impl World {
     pub(crate) fn warm() -> Self {
         let mut world = Self::new();
         Exchange::many(100).iter().for_each(|exchange| world.own_decisions(exchange));
+        // As the control plane does each second.
+        let snapshot = world.snapshot();
+        let deployments = snapshot.endpoints.iter().flat_map(|endpoint| &endpoint.deployments);
+        deployments.for_each(|deployment| _ = deployment.gate.review(Instant::now()));
         world
     }
 
@@ -153,7 +157,7 @@ impl World {
         fields.deployment = Some(deployment.settings.name.clone());
         record.attribute(&deployment.metrics);
         let asked = Instant::now();
-        let permit = acquire(&deployment.gate, asked, deployment.settings.request.max_queue_wait);
+        let mut permit = acquire(&deployment.gate, asked, deployment.settings.request.max_queue_wait);
         let fields = record.fields();
         fields.route_time = asked.saturating_duration_since(fields.started);
         fields.replica = Some(Arc::clone(&permit.target().name));
@@ -167,6 +171,7 @@ impl World {
         // Here the answer's body goes through.
         record.add_response_bytes(200);
         record.complete(Instant::now());
+        permit.outcome(Outcome::Answered);
         drop(permit);
     }
 }

@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
+use clock::Clock;
 use overload::Overload;
 use promise::Promises;
 use queue::{Queue, Waiter};
 use rate::Rate;
-use slots::{Phase, Slots};
+use slots::{Moment, Phase, Slots};
 
 pub use ask::{Ask, Class, Mark, Tenant};
 pub use promise::Retry;
@@ -22,6 +23,7 @@ pub use standing::{Report, Standing, Why};
 pub use tally::{Outcome, Tally, Use};
 
 mod ask;
+mod clock;
 mod health;
 mod knee;
 mod overload;
@@ -117,6 +119,7 @@ pub struct Pool {
     calls_control: bool,
     /// That the projected wait is too long was said since the last look at the tally.
     called_for_wait: bool,
+    clock: Clock,
     tally: Tally,
     rate: Rate,
     overload: Overload,
@@ -138,6 +141,7 @@ impl Pool {
             next_ticket: 0,
             calls_control: false,
             called_for_wait: false,
+            clock: Clock::default(),
             tally: Tally::default(),
             rate: Rate::default(),
             overload: Overload::default(),
@@ -198,12 +202,15 @@ impl Pool {
     /// A permit ends. The ticket whose turn it is gets the slot and is returned.
     pub fn release(&mut self, replica: ReplicaId, used: &Use) -> Option<TicketId> {
         self.pass(used.until);
-        self.tally.note(used);
-        self.rate.used(used.time());
+        let seconds = used.time().as_secs_f64();
+        self.tally.note(seconds);
+        self.rate.used(seconds);
         self.waiting.settle(used);
         self.permits -= 1;
-        self.calls_control |= self.slots.note(replica, used, !self.waiting.is_empty());
-        let next = self.free(replica, used.until);
+        let place = self.slots.place(replica);
+        let moment = Moment { seconds, at: self.clock.seconds(), waited: !self.waiting.is_empty() };
+        self.calls_control |= self.slots.note(place, used, moment);
+        let next = self.free(replica, place, used.until);
         self.check();
         next
     }
@@ -216,7 +223,7 @@ impl Pool {
         }
         let Grant { replica, waiter } = self.granted.remove(&ticket)?;
         self.waiting.refund(&waiter.ask);
-        let next = self.free(replica, now);
+        let next = self.free(replica, self.slots.place(replica), now);
         self.check();
         next
     }
@@ -234,7 +241,7 @@ impl Pool {
         self.pass(now);
         self.calls_control = true;
         self.permits -= 1;
-        self.slots.give_back(replica);
+        self.slots.give_back(self.slots.place(replica));
         self.back_to_place(ticket, Waiter { ask: *ask, since: now });
         self.stop(replica, Phase::Suspended, now)
     }
@@ -347,27 +354,25 @@ impl Pool {
     pub fn take_tally(&mut self, now: Instant) -> Tally {
         self.pass(now);
         self.called_for_wait = false;
-        let next = Tally { peak: self.held(), ..Tally::since(now) };
+        self.tally.at = self.clock.latest();
+        let next = Tally { peak: self.held(), at: self.tally.at, ..Tally::default() };
         std::mem::replace(&mut self.tally, next)
     }
 
     /// Requests that run on replicas that are not draining, and those that wait.
     fn held(&self) -> u32 {
-        let load = self.load();
-        load.busy + load.queued
+        self.slots.load().busy + self.queued()
     }
 
     /// The time goes on to `now`: what is held is summed up until then.
     fn pass(&mut self, now: Instant) {
-        if self.tally.is_at(now) {
-            return;
-        }
-        let load = self.load();
-        let seconds = self.tally.pass(now, &load);
-        if load.queued > 0 {
+        let Some(seconds) = self.clock.pass(now) else { return };
+        let (load, queued) = (self.slots.load(), self.queued());
+        self.tally.pass(seconds, load, queued);
+        if queued > 0 {
             self.rate.backlogged(seconds, load.slots);
         }
-        self.slots.pass(now);
+        self.slots.pass(seconds);
     }
 
     /// Whether the control plane must look, since the last call: a queue began while no replica admits, somebody is
@@ -375,6 +380,11 @@ impl Pool {
     /// drains became empty, one is suspected, or [`Pool::review`] is due.
     pub fn take_call(&mut self) -> bool {
         std::mem::take(&mut self.calls_control)
+    }
+
+    /// Whether [`Pool::take_call`] or [`Pool::take_turned_away`] has something to tell; most changes have not.
+    pub fn has_news(&self) -> bool {
+        self.calls_control || !self.untold.is_empty()
     }
 
     /// Whether any replica admits requests.
@@ -389,21 +399,24 @@ impl Pool {
 
     /// What is held now.
     pub fn load(&self) -> Load {
-        let queued = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
-        Load { queued, ..self.slots.load() }
+        Load { queued: self.queued(), ..*self.slots.load() }
     }
 
-    /// A slot is used no longer: it goes to the ticket whose turn it is, or back.
-    fn free(&mut self, replica: ReplicaId, now: Instant) -> Option<TicketId> {
+    fn queued(&self) -> u32 {
+        u32::try_from(self.waiting.len()).unwrap_or(u32::MAX)
+    }
+
+    /// A slot is used no longer: it goes to the ticket whose turn it is, or back. `place` is the replica's.
+    fn free(&mut self, replica: ReplicaId, place: usize, now: Instant) -> Option<TicketId> {
         if !self.waiting.is_empty()
-            && self.slots.may_pass_on(replica)
+            && self.slots.may_pass_on(place)
             && let Some(ticket) = self.grant_next(replica, now)
         {
             self.rate.handed_over();
             return Some(ticket);
         }
-        self.slots.give_back(replica);
-        self.calls_control |= self.slots.settle(replica);
+        self.slots.give_back(place);
+        self.calls_control |= self.slots.settle(place);
         None
     }
 
@@ -415,7 +428,7 @@ impl Pool {
         {
             match self.grant_next(replica, now) {
                 Some(ticket) => granted.push(ticket),
-                None => self.slots.give_back(replica),
+                None => self.slots.give_back(self.slots.place(replica)),
             }
         }
         self.check();
@@ -446,11 +459,12 @@ impl Pool {
         if before == Some(Phase::Ready) {
             let lost: Vec<_> = self.granted.extract_if(.., |_, grant| grant.replica == replica).collect();
             for (ticket, grant) in lost {
-                self.slots.give_back(replica);
+                self.slots.give_back(self.slots.place(replica));
                 self.back_to_place(ticket, grant.waiter);
             }
         }
-        self.calls_control |= self.slots.settle(replica) && before.is_some();
+        let is_empty = self.slots.find(replica).is_ok_and(|place| self.slots.settle(place));
+        self.calls_control |= is_empty && before.is_some();
         let granted = self.hand_out(now);
         self.calls_control |= before == Some(Phase::Ready) && !self.waiting.is_empty() && !self.any_ready();
         granted

@@ -246,7 +246,7 @@ mod tests {
         let (headers, id) = (HeaderMap::new(), HeaderValue::from_static("job-1"));
         let mark = |caller| {
             let identity = Identity { auth: AuthType::Key, subject: None, caller };
-            let ids = Ids { request: id.clone(), client: None };
+            let ids = Ids { request: id.clone(), client: None, sent: true };
             let asking = Asking {
                 arrived: start(),
                 headers: &headers,
@@ -255,6 +255,7 @@ mod tests {
                 client: None,
                 call: Call::Score,
                 ids: Some(&ids),
+                connection: None,
             };
             let ask = asking.ask(&ClassSettings::default(), false).unwrap();
             assert_eq!(ask.tenant, Tenant::default());

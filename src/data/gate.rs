@@ -19,7 +19,7 @@ use crate::core::admission::{
     Ask, Denial, Limits, Load, Outcome, Outlook, Pool, Queueing, ReplicaId, Report, Retry, Tally, TicketId,
 };
 use crate::core::settings::Authority;
-use crate::data::gate::deadline::Deadline;
+use crate::data::gate::deadline::Wait;
 
 pub use acquire::{Acquire, Permit};
 pub use wanted::Wanted;
@@ -189,7 +189,7 @@ impl Gate {
 
     /// Asks for a slot; waits at most `max_wait` from `now` on. The first poll takes a free slot or a ticket.
     pub fn acquire(self: &Arc<Self>, now: Instant, max_wait: Duration, ask: Ask) -> Acquire {
-        Acquire::new(Arc::clone(self), now, Deadline::new(now, max_wait), ask)
+        Acquire::new(Arc::clone(self), Wait { since: now, longest: max_wait }, ask)
     }
 
     /// A slot at once on a replica that is none of `not`, and only if nobody waits: for second copies of requests.
@@ -198,7 +198,9 @@ impl Gate {
         let (place, replica) = state.pool.take_idle(not, now)?;
         let target = state.target(replica);
         drop(state);
-        Some(Permit::new(Arc::clone(self), target, place, None, now, ask))
+        // The longest wait is the first copy's part.
+        let wait = Wait { since: now, longest: Duration::MAX };
+        Some(Permit::new(Arc::clone(self), target, place, wait, now, ask))
     }
 
     /// Ready when somebody waits for a slot: second copies of requests make way then.
@@ -254,17 +256,23 @@ impl Gate {
         Granted: IntoIterator<Item = TicketId>,
     {
         let mut state = self.lock();
-        let granted = change(&mut state);
-        let mut wakers = granted.into_iter().filter_map(|ticket| state.wakers.remove(&ticket));
+        let mut granted = change(&mut state).into_iter();
+        let Some(first) = granted.next() else {
+            self.unlock(state);
+            return;
+        };
         // A release wakes one at most, and must not allocate for it.
-        let first = wakers.next();
-        let others: Vec<Waker> = wakers.collect();
+        let first = state.wakers.remove(&first);
+        let others: Vec<Waker> = granted.filter_map(|ticket| state.wakers.remove(&ticket)).collect();
         self.unlock(state);
         first.into_iter().chain(others).for_each(Waker::wake);
     }
 
     /// Unlocks, wakes those who were turned away, and passes on the pool's call for the control plane, if there is one.
     fn unlock(&self, mut state: MutexGuard<'_, State>) {
+        if !state.pool.has_news() {
+            return;
+        }
         let call = state.pool.take_call();
         let turned_away = state.pool.take_turned_away().into_iter();
         let wakers: Vec<Waker> = turned_away.filter_map(|ticket| state.wakers.remove(&ticket)).collect();

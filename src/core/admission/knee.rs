@@ -7,7 +7,6 @@
 //! neighbours now and then, and begins anew when the throughput has changed.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 /// Doubling the limit must bring this much throughput to be worth the longer service times.
 const WORTH: f64 = 1.2;
@@ -62,7 +61,6 @@ pub(super) struct Knee {
     window: Window,
     /// Answers to pass over: they were given work under another limit.
     skip: u32,
-    at: Option<Instant>,
 }
 
 impl Knee {
@@ -75,7 +73,6 @@ impl Knee {
             seen: BTreeMap::new(),
             window: Window::default(),
             skip: 0,
-            at: None,
         }
     }
 
@@ -89,10 +86,8 @@ impl Knee {
         self.found.unwrap_or(self.limit)
     }
 
-    /// The time goes on to `now`, with so many replicas that have work and slots in use until then.
-    pub(super) fn pass(&mut self, now: Instant, working: u32, held: u32) {
-        let seconds = self.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
-        self.at = Some(now);
+    /// So many seconds have gone by with so many replicas that have work and slots in use.
+    pub(super) fn pass(&mut self, seconds: f64, working: u32, held: u32) {
         self.window.working += seconds * f64::from(working);
         self.window.held += seconds * f64::from(held);
     }

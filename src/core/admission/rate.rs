@@ -35,9 +35,9 @@ pub(super) struct Capacity {
 const GUESS: f64 = 1.0;
 
 impl Rate {
-    pub(super) fn used(&mut self, time: Duration) {
+    pub(super) fn used(&mut self, seconds: f64) {
         self.uses = (self.uses + 1).min(USES);
-        self.mean += (time.as_secs_f64() - self.mean) / f64::from(self.uses);
+        self.mean += (seconds - self.mean) / f64::from(self.uses);
     }
 
     /// Somebody has waited for this long, with so many slots.
@@ -146,7 +146,7 @@ mod tests {
         rate.expect(vec![now + ms(700)]);
         assert_eq!(rate.reach(9.0, ONE, now), Some(ms(700)), "only when replicas come");
         rate.expect(Vec::new());
-        (0..10).for_each(|_| rate.used(ms(100)));
+        (0..10).for_each(|_| rate.used(0.1));
         assert_eq!(rate.reach(10.0, ONE, now), Some(ms(500)));
         // 4 until then, 2 at once, and the rest twice as fast.
         rate.expect(vec![now + ms(200), now + ms(200)]);
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn the_rate_is_what_was_seen_and_forgets() {
         let mut rate = Rate::default();
-        rate.used(Duration::from_millis(100));
+        rate.used(0.1);
         assert_eq!(rate.per_second(Some(2)), Some(20.0));
         for _ in 0..1_000 {
             rate.backlogged(0.125, Some(2));

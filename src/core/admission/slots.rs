@@ -2,12 +2,13 @@
 //! against a replica, and what that does to its slots, is `judge`'s part.
 
 use std::num::NonZeroU32;
-use std::time::Instant;
 
 use crate::core::admission::health::Health;
 use crate::core::admission::knee::Knee;
-use crate::core::admission::{Load, ReplicaId};
+use crate::core::admission::{Load, ReplicaId, pace};
 use judge::Judge;
+
+pub(super) use judge::Moment;
 
 mod judge;
 
@@ -24,6 +25,9 @@ pub(super) enum Phase {
     Gone,
 }
 
+/// The rank of a replica with nothing in use and nothing held against it.
+const IDLE: u64 = 1;
+
 #[derive(Debug)]
 struct Replica {
     id: ReplicaId,
@@ -32,6 +36,8 @@ struct Replica {
     phase: Phase,
     /// A limit of its own, while it is less than that of all.
     cap: Option<u32>,
+    /// With fewer slots in use it is given more; 0 where nothing is admitted. Kept by [`Slots::recount`].
+    room: u32,
     health: Health,
 }
 
@@ -41,8 +47,8 @@ impl Replica {
         self.cap.map_or(most, |cap| cap.min(most)).min(self.health.cap)
     }
 
-    fn is_free(&self, most: u32) -> bool {
-        self.phase == Phase::Ready && self.busy < self.most(most)
+    fn is_free(&self) -> bool {
+        self.busy < self.room
     }
 
     /// Who is given work first: a replica on trial, then the least busy one; those that are slow or fail come last.
@@ -50,7 +56,7 @@ impl Replica {
         if self.health.trial {
             0
         } else {
-            1 + u64::from(self.busy) + (u64::from(self.health.is_last()) << 40)
+            IDLE + u64::from(self.busy) + (u64::from(self.health.is_last()) << 40)
         }
     }
 }
@@ -73,6 +79,10 @@ pub(super) struct Slots {
     free: u32,
     /// Replicas with a slot in use that do not drain.
     working: u32,
+    /// Whether a replica may be on trial.
+    tries: bool,
+    /// The least and the most peak of replicas that admit requests. Peaks only rise, so the first may be less.
+    peaks: (f64, f64),
     judge: Judge,
 }
 
@@ -87,6 +97,8 @@ impl Slots {
             load: Load::default(),
             free: 0,
             working: 0,
+            tries: false,
+            peaks: (0.0, 0.0),
             judge: Judge::default(),
         };
         slots.recount();
@@ -118,10 +130,10 @@ impl Slots {
         self.auto.as_ref().map(Knee::settled).or_else(|| self.limit.map(NonZeroU32::get))
     }
 
-    /// The time goes on to `now`.
-    pub(super) fn pass(&mut self, now: Instant) {
+    /// So many seconds have gone by.
+    pub(super) fn pass(&mut self, seconds: f64) {
         if let Some(knee) = &mut self.auto {
-            knee.pass(now, self.working, self.load.busy);
+            knee.pass(seconds, self.working, self.load.busy);
         }
     }
 
@@ -131,7 +143,8 @@ impl Slots {
             Ok(index) => self.replicas[index].phase = Phase::Ready,
             Err(index) => {
                 let health = Health::default();
-                self.replicas.insert(index, Replica { id, busy: 0, phase: Phase::Ready, cap: None, health });
+                let replica = Replica { id, busy: 0, phase: Phase::Ready, cap: None, room: 0, health };
+                self.replicas.insert(index, replica);
             }
         }
         self.recount();
@@ -166,47 +179,58 @@ impl Slots {
         if self.free == 0 {
             return None;
         }
-        let most = self.most();
-        let (before, from) = self.replicas.split_at(self.turn.min(self.replicas.len()));
-        let mut best: Option<(u64, usize, &Replica)> = None;
-        for (part, first) in [(from, before.len()), (before, 0)] {
-            for (offset, replica) in part.iter().enumerate() {
-                let rank = replica.rank();
-                let is_better = best.is_none_or(|(least, _, other)| {
-                    rank < least || rank == least && replica.health.pace.is_before(&other.health.pace)
-                });
-                if is_better && replica.is_free(most) && !not.contains(&replica.id) {
-                    best = Some((rank, first + offset, replica));
-                }
-            }
-        }
-        let (_, index, _) = best?;
+        let turn = if self.turn < self.replicas.len() { self.turn } else { 0 };
+        let is_idle = |replica: &Replica| replica.rank() == IDLE && replica.is_free();
+        // None is better than an idle one where all are as fast, so that most need no search.
+        let alike = !self.tries && !pace::is_before(self.peaks.0, self.peaks.1);
+        let first_will_do = (alike || self.replicas.len() == 1) && not.is_empty();
+        let next = self.replicas.get(turn).filter(|next| first_will_do && is_idle(next));
+        let index = if next.is_some() { turn } else { self.search(turn, first_will_do, not)? };
         self.turn = index + 1;
         let replica = &mut self.replicas[index];
         replica.busy += 1;
         replica.health.trial = false;
         self.load.busy += 1;
         self.working += u32::from(replica.busy == 1);
-        self.free -= u32::from(replica.busy == replica.most(most));
+        self.free -= u32::from(replica.busy == replica.room);
         Some(replica.id)
     }
 
+    /// The best one that has a free slot, from `turn` on, or the first idle one.
+    fn search(&self, turn: usize, first_will_do: bool, not: &[ReplicaId]) -> Option<usize> {
+        let (mut best, mut least, mut fastest) = (None, u64::MAX, f64::INFINITY);
+        // Plain numbers in a plain loop: where replicas are not as fast it goes over all of them, for each request.
+        for part in [turn..self.replicas.len(), 0..turn] {
+            for (index, replica) in part.clone().zip(&self.replicas[part]) {
+                let (rank, peak) = (replica.rank(), replica.health.pace.peak());
+                let is_better = rank < least || rank == least && pace::is_before(peak, fastest);
+                if is_better && replica.is_free() && !not.contains(&replica.id) {
+                    if rank == IDLE && first_will_do {
+                        return Some(index);
+                    }
+                    (best, least, fastest) = (Some(index), rank, peak);
+                }
+            }
+        }
+        best
+    }
+
+    /// Where a replica is with a slot in use, until one comes or goes.
+    pub(super) fn place(&self, id: ReplicaId) -> usize {
+        self.find(id).expect("a replica is known while a slot of it is in use")
+    }
+
     /// Whether a slot in use may go straight to another request: not after a shrink, nor where nothing is admitted.
-    pub(super) fn may_pass_on(&self, id: ReplicaId) -> bool {
-        self.find(id).is_ok_and(|index| {
-            let replica = &self.replicas[index];
-            replica.phase == Phase::Ready && replica.busy <= replica.most(self.most())
-        })
+    pub(super) fn may_pass_on(&self, place: usize) -> bool {
+        let replica = &self.replicas[place];
+        replica.busy <= replica.room
     }
 
     /// Ends the use of a slot.
-    pub(super) fn give_back(&mut self, id: ReplicaId) {
-        let index = self.find(id).expect("a replica is known while a slot of it is in use");
-        let most = self.most();
-        let replica = &mut self.replicas[index];
-        let was_free = replica.is_free(most);
+    pub(super) fn give_back(&mut self, place: usize) {
+        let replica = &mut self.replicas[place];
+        self.free += u32::from(replica.busy == replica.room);
         replica.busy -= 1;
-        self.free += u32::from(!was_free && replica.is_free(most));
         match replica.phase {
             Phase::Ready | Phase::Suspended => {
                 self.load.busy -= 1;
@@ -217,11 +241,10 @@ impl Slots {
     }
 
     /// Whether the replica drains and is empty. One that was removed is forgotten then.
-    pub(super) fn settle(&mut self, id: ReplicaId) -> bool {
-        let Ok(index) = self.find(id) else { return false };
-        let Replica { busy, phase, .. } = self.replicas[index];
+    pub(super) fn settle(&mut self, place: usize) -> bool {
+        let Replica { busy, phase, .. } = self.replicas[place];
         if busy == 0 && phase == Phase::Gone {
-            self.replicas.remove(index);
+            self.replicas.remove(place);
             self.recount();
         }
         busy == 0 && phase >= Phase::Draining
@@ -245,22 +268,28 @@ impl Slots {
     }
 
     /// All but the queue.
-    pub(super) fn load(&self) -> Load {
-        self.load
+    pub(super) fn load(&self) -> &Load {
+        &self.load
     }
 
     /// Counts anew, after everything but the use and the return of a slot.
     fn recount(&mut self) {
         let most = self.most();
         let mut load = Load { slots: self.limit.map(|_| 0), ..Load::default() };
-        self.working = 0;
-        for replica in &self.replicas {
+        (self.working, self.free, self.tries) = (0, 0, false);
+        self.peaks = (f64::INFINITY, f64::NEG_INFINITY);
+        for replica in &mut self.replicas {
+            replica.room = if replica.phase == Phase::Ready { replica.most(most) } else { 0 };
+            self.free += u32::from(replica.is_free());
             self.working += u32::from(replica.phase <= Phase::Suspended && replica.busy > 0);
             match replica.phase {
                 Phase::Ready => {
                     load.ready += 1;
                     load.busy += replica.busy;
-                    load.slots = load.slots.map(|slots| slots.saturating_add(replica.most(most)));
+                    load.slots = load.slots.map(|slots| slots.saturating_add(replica.room));
+                    self.tries |= replica.health.trial;
+                    let peak = replica.health.pace.peak();
+                    self.peaks = (self.peaks.0.min(peak), self.peaks.1.max(peak));
                 }
                 Phase::Suspended => load.busy += replica.busy,
                 Phase::Draining | Phase::Gone => {
@@ -270,8 +299,6 @@ impl Slots {
             }
         }
         self.load = load;
-        let free = self.replicas.iter().filter(|replica| replica.is_free(most)).count();
-        self.free = u32::try_from(free).unwrap_or(u32::MAX);
     }
 
     /// The invariants of this part; `held` slots are in use.
@@ -294,7 +321,7 @@ impl Slots {
         assert!(usable.peek().is_none() || !usable.all(is_out), "never all out: {self:?}");
     }
 
-    fn find(&self, id: ReplicaId) -> Result<usize, usize> {
+    pub(super) fn find(&self, id: ReplicaId) -> Result<usize, usize> {
         self.replicas.binary_search_by_key(&id, |replica| replica.id)
     }
 

@@ -62,7 +62,7 @@ impl Use {
 /// Counts and sums since the last look.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Tally {
-    /// Up to here the sums go; `None` before the first event.
+    /// Up to here the sums go; `None` where nothing was asked yet.
     pub at: Option<Instant>,
     /// Time that the sums cover, in seconds.
     pub seconds: f64,
@@ -87,10 +87,6 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub(super) fn since(now: Instant) -> Self {
-        Self { at: Some(now), ..Self::default() }
-    }
-
     /// What has happened in this time and in the one that followed.
     #[must_use]
     pub fn join(self, later: &Self) -> Self {
@@ -109,23 +105,17 @@ impl Tally {
         }
     }
 
-    pub(super) fn is_at(&self, now: Instant) -> bool {
-        self.at.is_some_and(|at| now <= at)
-    }
-
-    /// What was held until now, as it was since the last event. Returns how long that was, in seconds.
-    pub(super) fn pass(&mut self, now: Instant, held: &Load) -> f64 {
-        let seconds = self.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
-        self.at = Some(now);
+    /// What was held for so many seconds.
+    pub(super) fn pass(&mut self, seconds: f64, held: &Load, queued: u32) {
         self.seconds += seconds;
         self.busy_time += seconds * f64::from(held.busy);
         self.busy_draining_time += seconds * f64::from(held.busy_draining);
-        self.queued_time += seconds * f64::from(held.queued);
-        seconds
+        self.queued_time += seconds * f64::from(queued);
     }
 
-    pub(super) fn note(&mut self, used: &Use) {
+    /// A use of so many seconds ended.
+    pub(super) fn note(&mut self, seconds: f64) {
         self.completed += 1;
-        self.service_sum += used.time().as_secs_f64();
+        self.service_sum += seconds;
     }
 }

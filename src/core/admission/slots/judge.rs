@@ -32,7 +32,6 @@ const RARE: f64 = 0.02;
 #[derive(Debug)]
 pub(super) struct Judge {
     on: bool,
-    began: Option<Instant>,
     now: Option<Instant>,
     /// Requests that asked for a slot, and answers, since the beginning.
     asked: u64,
@@ -51,7 +50,6 @@ impl Default for Judge {
     fn default() -> Self {
         Self {
             on: true,
-            began: None,
             now: None,
             asked: 0,
             answers: 0,
@@ -61,6 +59,17 @@ impl Default for Judge {
             spread: 0.25,
         }
     }
+}
+
+/// What the pool knows of the end of a use.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Moment {
+    /// How long the slot was held, in seconds.
+    pub(in super::super) seconds: f64,
+    /// When that was, in seconds since the pool's first event.
+    pub(in super::super) at: f64,
+    /// Somebody waits for the slot.
+    pub(in super::super) waited: bool,
 }
 
 impl Slots {
@@ -83,28 +92,27 @@ impl Slots {
         self.judge.asked += 1;
     }
 
-    /// The use of a slot ends, before it is given back; `waited` tells whether somebody waits for it. Whether a review is
-    /// due.
-    pub(in super::super) fn note(&mut self, id: ReplicaId, used: &Use, waited: bool) -> bool {
-        let Ok(index) = self.find(id) else { return false };
+    /// The use of a slot ends, before it is given back. Whether a review is due.
+    pub(in super::super) fn note(&mut self, place: usize, used: &Use, moment: Moment) -> bool {
         self.judge.now = Some(used.until);
         let found = match &mut self.auto {
             Some(knee) if used.outcome == Outcome::Answered => {
-                knee.answered(waited, self.load.ready, self.judge.spread)
+                knee.answered(moment.waited, self.load.ready, self.judge.spread)
             }
             _ => false,
         };
-        found | self.judge_use(index, used)
+        found | self.judge_use(place, used, moment)
     }
 
-    fn judge_use(&mut self, index: usize, used: &Use) -> bool {
+    fn judge_use(&mut self, index: usize, used: &Use, moment: Moment) -> bool {
         match used.outcome {
-            Outcome::Answered => self.answered(index, used),
+            Outcome::Answered => self.answered(index, used.until, moment),
             Outcome::Failed => self.erred(index, used),
             Outcome::GivenUp => {
                 let health = &mut self.replicas[index].health;
                 // The trial has shown nothing.
                 health.trial = health.standing == Standing::Probation && health.cap == 1;
+                self.tries |= health.trial;
                 false
             }
             Outcome::TimedOut if self.replicas[index].health.overdue > 0 => {
@@ -123,9 +131,7 @@ impl Slots {
         self.failed(index, now.saturating_duration_since(since))
     }
 
-    fn answered(&mut self, index: usize, used: &Use) -> bool {
-        let seconds = used.time().as_secs_f64();
-        let at = self.judge.at(used.until);
+    fn answered(&mut self, index: usize, until: Instant, Moment { seconds, at, .. }: Moment) -> bool {
         let reference = if self.replicas[index].health.standing == Standing::Probation {
             self.middle(|other| other != index)
         } else {
@@ -135,6 +141,7 @@ impl Slots {
         let health = &mut self.replicas[index].health;
         judge.answers += 1;
         judge.spread += (health.pace.note(seconds, at) - judge.spread) / 64.0;
+        self.peaks.1 = self.peaks.1.max(health.pace.peak());
         health.remember(false);
         health.errors.good();
         health.heard = true;
@@ -149,7 +156,7 @@ impl Slots {
             && log2(seconds) > reference + FAR_SLOWER
         {
             let why = Why::Slow { times: exp2(log2(seconds) - reference) };
-            health.eject(Some(why), PAUSE, used.until);
+            health.eject(Some(why), PAUSE, until);
             self.recount();
             return true;
         }

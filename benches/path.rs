@@ -70,7 +70,8 @@ const SCENARIOS: [Scenario; 4] = [
     Scenario {
         name: "queue",
         unit: "request that waits",
-        limit: 59_000,
+        // 59,300: who waits is put in order by class and caller, and its wait is projected.
+        limit: 62_200,
         units: 1_000,
         slots: 1,
         script: || Script { pieces: vec![answer(200)], paced: true },

@@ -19,7 +19,7 @@ use crate::core::admission::{
     Ask, Denial, Limits, Load, Outcome, Outlook, Pool, Queueing, ReplicaId, Report, Retry, Tally, TicketId,
 };
 use crate::core::settings::Authority;
-use crate::data::gate::deadline::Wait;
+use crate::data::gate::deadline::Deadline;
 
 pub use acquire::{Acquire, Permit};
 pub use wanted::Wanted;
@@ -189,7 +189,7 @@ impl Gate {
 
     /// Asks for a slot; waits at most `max_wait` from `now` on. The first poll takes a free slot or a ticket.
     pub fn acquire(self: &Arc<Self>, now: Instant, max_wait: Duration, ask: Ask) -> Acquire {
-        Acquire::new(Arc::clone(self), Wait { since: now, longest: max_wait }, ask)
+        Acquire::new(Arc::clone(self), now, Deadline::new(now, max_wait), ask)
     }
 
     /// A slot at once on a replica that is none of `not`, and only if nobody waits: for second copies of requests.
@@ -198,9 +198,7 @@ impl Gate {
         let (place, replica) = state.pool.take_idle(not, now)?;
         let target = state.target(replica);
         drop(state);
-        // The longest wait is the first copy's part.
-        let wait = Wait { since: now, longest: Duration::MAX };
-        Some(Permit::new(Arc::clone(self), target, place, wait, now, ask))
+        Some(Permit::new(Arc::clone(self), target, place, None, now, ask))
     }
 
     /// Ready when somebody waits for a slot: second copies of requests make way then.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use crate::core::admission::{Admission, Ask, Denial, Outcome, TicketId, Use};
-use crate::data::gate::deadline::{Deadline, Wait};
+use crate::data::gate::deadline::Deadline;
 use crate::data::gate::{Gate, Refusal, Target, now};
 
 /// A future that ends with a permit. Dropped while it waits, it gives up its ticket; dropped after the slot was
@@ -16,14 +16,16 @@ use crate::data::gate::{Gate, Refusal, Target, now};
 pub struct Acquire {
     gate: Arc<Gate>,
     ask: Ask,
+    /// When it asked; for the time of the first poll, which follows at once.
+    asked: Instant,
     deadline: Deadline,
     /// From the first poll that must wait until the end of the wait.
     ticket: Option<TicketId>,
 }
 
 impl Acquire {
-    pub(super) fn new(gate: Arc<Gate>, wait: Wait, ask: Ask) -> Self {
-        Self { gate, ask, deadline: Deadline::new(wait), ticket: None }
+    pub(super) fn new(gate: Arc<Gate>, asked: Instant, deadline: Deadline, ask: Ask) -> Self {
+        Self { gate, ask, asked, deadline, ticket: None }
     }
 
     /// Whether it has taken a ticket and waits (false before the first poll).
@@ -33,11 +35,9 @@ impl Acquire {
 
     /// Takes a slot or a ticket, or looks whether the ticket was granted. Goes on with a ticket that waits.
     fn look(&mut self, cx: &Context<'_>) -> ControlFlow<Result<Permit, Refusal>, TicketId> {
-        // The first poll follows at once.
-        let asked = self.deadline.wait().since;
         let mut state = self.gate.lock();
         let admission = match self.ticket {
-            None => state.pool.admit(&self.ask, asked),
+            None => state.pool.admit(&self.ask, self.asked),
             Some(ticket) => match (state.pool.claim(ticket), state.pool.verdict(ticket)) {
                 (Some(replica), _) => Admission::Granted(ticket, replica),
                 (None, Some(why)) => Admission::Refused(ticket, why),
@@ -48,7 +48,7 @@ impl Acquire {
             Admission::Granted(place, replica) => {
                 let target = state.target(replica);
                 drop(state);
-                let since = if self.ticket.is_none() { asked } else { now() };
+                let since = if self.ticket.is_none() { self.asked } else { now() };
                 ControlFlow::Break(Ok(self.permit(place, target, since)))
             }
             Admission::Queued(ticket) => {
@@ -63,7 +63,7 @@ impl Acquire {
                 ControlFlow::Continue(ticket)
             }
             Admission::Refused(ticket, why) => {
-                let now = if self.ticket.take().is_none() { asked } else { now() };
+                let now = if self.ticket.take().is_none() { self.asked } else { now() };
                 let retry = state.pool.promise(ticket, &self.ask, now);
                 // Gone already for one that was turned away, but for a poll that came in between.
                 let waker = state.wakers.remove(&ticket);
@@ -96,7 +96,7 @@ impl Acquire {
 
     fn permit(&mut self, place: TicketId, target: Arc<Target>, since: Instant) -> Permit {
         self.ticket = None;
-        Permit::new(Arc::clone(&self.gate), target, place, self.deadline.wait(), since, self.ask)
+        Permit::new(Arc::clone(&self.gate), target, place, self.deadline.moment(), since, self.ask)
     }
 }
 
@@ -141,7 +141,7 @@ pub struct Permit {
     gate: Arc<Gate>,
     target: Arc<Target>,
     place: TicketId,
-    wait: Wait,
+    wait_until: Option<tokio::time::Instant>,
     ask: Ask,
     since: Instant,
     /// What is known of how it ends; the client has left until something else is said.
@@ -156,12 +156,12 @@ impl Permit {
         gate: Arc<Gate>,
         target: Arc<Target>,
         place: TicketId,
-        wait: Wait,
+        wait_until: Option<tokio::time::Instant>,
         since: Instant,
         ask: Ask,
     ) -> Self {
         let outcome = Outcome::GivenUp;
-        Self { gate, target, place, wait, ask, since, outcome, held: true, given_up: false }
+        Self { gate, target, place, wait_until, ask, since, outcome, held: true, given_up: false }
     }
 
     /// How the use of the slot has gone, as far as it is known; the last word counts. A time-out counts at once: the
@@ -202,8 +202,9 @@ impl Permit {
             }
             granted
         });
-        let (gate, deadline) = (Arc::clone(&self.gate), Deadline::new(self.wait));
-        Acquire { gate, ask: self.ask, deadline, ticket: Some(self.place) }
+        let deadline = Deadline::at(self.wait_until);
+        let gate = Arc::clone(&self.gate);
+        Acquire { gate, ask: self.ask, asked: self.since, deadline, ticket: Some(self.place) }
     }
 }
 

@@ -107,7 +107,7 @@ impl Slots {
     fn judge_use(&mut self, index: usize, used: &Use, moment: Moment) -> bool {
         match used.outcome {
             Outcome::Answered => self.answered(index, used.until, moment),
-            Outcome::Failed => self.erred(index, used),
+            Outcome::Failed => self.erred(index, used.until, moment),
             Outcome::GivenUp => {
                 let health = &mut self.replicas[index].health;
                 // The trial has shown nothing.
@@ -165,10 +165,9 @@ impl Slots {
     }
 
     /// An answer with 500: as good as any other, unless it is one of a row that its siblings do not have.
-    fn erred(&mut self, index: usize, used: &Use) -> bool {
-        let at = self.judge.at(used.until);
+    fn erred(&mut self, index: usize, until: Instant, Moment { seconds, at, .. }: Moment) -> bool {
         // Who fails quickly must not come first for that: siblings are known by the peaks of their times.
-        let seconds = used.time().as_secs_f64().max(2.0 * self.judge.service);
+        let seconds = seconds.max(2.0 * self.judge.service);
         let beside = self.errors_beside(index);
         let health = &mut self.replicas[index].health;
         health.pace.note_aside(seconds, at);
@@ -180,9 +179,9 @@ impl Slots {
         if is_judged && health.errors.is_broken(beside) {
             if health.standing != Standing::Ejected {
                 let why = Some(Why::Erred { row: health.errors.row() });
-                self.replicas[index].health.blame(Standing::Failing, why, used.until);
+                self.replicas[index].health.blame(Standing::Failing, why, until);
                 if self.can_spare(index, TARGET) {
-                    self.replicas[index].health.eject(why, LONG_PAUSE, used.until);
+                    self.replicas[index].health.eject(why, LONG_PAUSE, until);
                 }
                 self.recount();
             }

@@ -82,11 +82,6 @@ impl Slots {
 }
 
 impl Judge {
-    /// Seconds since the first answer.
-    pub(super) fn at(&mut self, now: Instant) -> f64 {
-        now.saturating_duration_since(*self.began.get_or_insert(now)).as_secs_f64()
-    }
-
     /// How many requests ask each second.
     pub(super) fn measure(&mut self, now: Instant) {
         let (at, before) = self.measured.unwrap_or((now, self.asked));

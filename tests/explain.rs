@@ -335,9 +335,7 @@ async fn a_replica_that_answers_500_is_taken_out_and_comes_back_with_a_reason_ea
     assert!(table.contains("is good from now on, because it does as well as its siblings again"), "{table}");
 
     // Where all answer 500 it is the model.
-    for replica in all {
-        replica.act(Act::Answer(500, Bytes::new(), Duration::ZERO));
-    }
+    all.iter().for_each(|replica| replica.act(Act::Answer(500, Bytes::new(), Duration::ZERO)));
     for number in 0..100 {
         assert_eq!(score(&router, &format!("all-{number}")).await, 502);
     }

@@ -5,6 +5,7 @@
 //! the load, or when it answers nothing at all; never the last one. Slots are taken away at once and given back by
 //! [`Slots::review`] only, whose caller hands them out.
 
+mod erred;
 mod review;
 mod siblings;
 
@@ -21,8 +22,6 @@ use crate::core::admission::tally::{Outcome, Use};
 const TARGET: f64 = 0.9;
 /// First pause before a trial.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The same where it answered 500: what makes a model do that does not pass in a second.
-const LONG_PAUSE: Duration = Duration::from_secs(4);
 /// Far slower: this many times its siblings, in powers of two (3 times), beyond what chance explains.
 const FAR_SLOWER: f64 = 1.585;
 /// Share of failures that the best replica is thought to have.
@@ -161,36 +160,6 @@ impl Slots {
             return true;
         }
         // The others can wait for the next second: one that goes on failing would call at each answer.
-        matches!(health.standing, Standing::Good | Standing::Probation | Standing::Silent)
-    }
-
-    /// An answer with 500: as good as any other, unless it is one of a row that its siblings do not have.
-    fn erred(&mut self, index: usize, until: Instant, Moment { seconds, at, .. }: Moment) -> bool {
-        // Who fails quickly must not come first for that: siblings are known by the peaks of their times.
-        let seconds = seconds.max(2.0 * self.judge.service);
-        let beside = self.errors_beside(index);
-        let health = &mut self.replicas[index].health;
-        health.pace.note_aside(seconds, at);
-        health.remember(false);
-        health.errors.error(self.judge.answers);
-        health.heard = true;
-        let is_judged = self.judge.on && self.replicas[index].phase == Phase::Ready;
-        let health = &mut self.replicas[index].health;
-        if is_judged && health.errors.is_broken(beside) {
-            if health.standing != Standing::Ejected {
-                let why = Some(Why::Erred { row: health.errors.row() });
-                self.replicas[index].health.blame(Standing::Failing, why, until);
-                if self.can_spare(index, TARGET) {
-                    self.replicas[index].health.eject(why, LONG_PAUSE, until);
-                }
-                self.recount();
-            }
-            return true;
-        }
-        if health.is_clean() {
-            return false;
-        }
-        health.relieve();
         matches!(health.standing, Standing::Good | Standing::Probation | Standing::Silent)
     }
 

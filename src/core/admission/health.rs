@@ -123,9 +123,9 @@ impl Health {
         self.grows = true;
     }
 
-    /// Half of what it may have now.
+    /// Half of what it may have now, one at least; who is given nothing stays so.
     pub(super) fn halve(&mut self, most: u32) {
-        self.cap = self.cap.min(most / 2).max(1);
+        self.cap = self.cap.min((most / 2).max(1));
     }
 
     /// Twice of what it may have, up to the limit of all.

@@ -367,3 +367,111 @@ proptest! {
         }
     }
 }
+
+/// Something that asks and answers by hand, in milliseconds.
+struct Hand {
+    pool: Pool,
+    start: Instant,
+}
+
+impl Hand {
+    fn new(slots: u32, replicas: u64) -> Self {
+        let start = Instant::now();
+        let mut pool = Pool::new(Limits { slots: NonZeroU32::new(slots), max_queue_length: Some(1_000) });
+        for id in 0..replicas {
+            pool.admit_replica(ReplicaId(id), start);
+        }
+        Self { pool, start }
+    }
+
+    fn at(&self, ms: u64) -> Instant {
+        self.start + Duration::from_millis(ms)
+    }
+
+    fn take(&mut self, ms: u64) -> ReplicaId {
+        match self.pool.admit(&Ask::default(), self.at(ms)) {
+            Admission::Granted(_, replica) => replica,
+            other => panic!("no slot: {other:?}"),
+        }
+    }
+
+    fn end(&mut self, replica: ReplicaId, since: u64, until: u64, outcome: Outcome) {
+        let used = Use { since: self.at(since), until: self.at(until), outcome, tenant: Tenant::default() };
+        assert_eq!(self.pool.release(replica, &used), None);
+    }
+
+    fn standing(&self, replica: usize) -> Standing {
+        self.pool.standings()[replica].standing
+    }
+}
+
+#[test]
+fn failures_of_what_was_in_flight_give_an_ejected_replica_nothing() {
+    let mut hand = Hand::new(8, 3);
+    let held: Vec<ReplicaId> = (0..15).map(|_| hand.take(0)).collect();
+    for (ms, replica) in (1..).zip(held.iter().filter(|replica| replica.0 != 0)) {
+        hand.end(*replica, 0, ms, Outcome::Answered);
+    }
+    let now = hand.at(100);
+    hand.pool.review(now);
+    for replica in held.iter().filter(|replica| replica.0 == 0) {
+        hand.end(*replica, 0, 200, Outcome::Broken);
+    }
+    assert_eq!(hand.standing(0), Standing::Ejected);
+    assert_eq!(hand.pool.load().slots, Some(16));
+    for ms in 201..251 {
+        let replica = hand.take(ms);
+        assert_ne!(replica, ReplicaId(0));
+        hand.end(replica, ms, ms + 1, Outcome::Answered);
+    }
+}
+
+#[test]
+fn a_failing_replica_with_many_slots_costs_few_requests_where_all_are_in_use() {
+    for (rate, ms) in [(290.0, 50.0), (310.0, 20.0), (400.0, 200.0)] {
+        for seed in 1..3 {
+            let mut world = World::new(8, rate, &[WELL; 4], seed);
+            world.run(10);
+            world.accounts.fill(Account::default());
+            world.manners[3] = Manner::Fails(1.0, ms);
+            world.run(30);
+            assert!(world.accounts[3].bad <= 30, "{rate}, {ms}: {:?}", world.accounts);
+        }
+    }
+}
+
+#[test]
+fn a_slow_trial_takes_nobody_out_who_is_the_last_one() {
+    let mut hand = Hand::new(4, 3);
+    let mut ms = 0;
+    let mut step = |hand: &mut Hand, outcome: fn(u64) -> Option<Outcome>| {
+        let replica = hand.take(ms);
+        if let Some(outcome) = outcome(replica.0) {
+            hand.end(replica, ms, ms + 100, outcome);
+        }
+        ms += 100;
+        let now = hand.at(ms);
+        assert!(hand.pool.review(now).is_empty());
+        ms
+    };
+    // The first one is slow, the second one stops while that is on trial, and the third one is drained.
+    for _ in 0..12 {
+        step(&mut hand, |_| Some(Outcome::Answered));
+    }
+    while hand.standing(0) != Standing::Ejected {
+        step(&mut hand, |id| Some(if id == 0 { Outcome::Broken } else { Outcome::Answered }));
+    }
+    while hand.standing(0) != Standing::Probation {
+        step(&mut hand, |_| Some(Outcome::Answered));
+    }
+    let trial = hand.take(0);
+    assert_eq!(trial, ReplicaId(0));
+    let mut until = 0;
+    while hand.standing(1) != Standing::Silent {
+        until = step(&mut hand, |id| (id != 1).then_some(Outcome::Answered));
+    }
+    let now = hand.at(until);
+    hand.pool.drain(ReplicaId(2), now);
+    hand.end(trial, until - 1_500, until, Outcome::Answered);
+    assert_ne!(hand.pool.load().slots, Some(0), "{:?}", hand.pool.standings());
+}

@@ -146,7 +146,7 @@ impl Slots {
             && log2(seconds) > reference + FAR_SLOWER
         {
             let why = Why::Slow { times: exp2(log2(seconds) - reference) };
-            health.eject(Some(why), PAUSE, used.until);
+            self.take_out(index, Standing::Slow, Some(why), used.until);
             self.recount();
             return true;
         }
@@ -171,7 +171,9 @@ impl Slots {
         let why = Some(health.failures());
         health.accuse((0.5 / siblings.failing.max(RARE)).ln().max(0.0));
         let on_trial = health.standing == Standing::Probation;
-        if health.score >= SUSPECT {
+        // What fails now on one that is out was given to it before.
+        let is_out = matches!(health.standing, Standing::Ejected | Standing::Silent);
+        if health.score >= SUSPECT && !is_out {
             health.halve(held);
         }
         let guilty = health.score >= GUILTY || on_trial;
@@ -180,6 +182,8 @@ impl Slots {
             if self.can_spare(index, TARGET) {
                 // A trial that costs a client its time-out comes the later.
                 self.replicas[index].health.eject(why, PAUSE.max(2 * took), now);
+            } else if is_out {
+                self.replicas[index].health.cap = 1;
             }
         }
         self.recount();

@@ -92,7 +92,7 @@ impl Slots {
     }
 
     /// Taken out if the others carry the load, otherwise given work last.
-    fn take_out(&mut self, index: usize, standing: Standing, why: Option<Why>, now: Instant) {
+    pub(super) fn take_out(&mut self, index: usize, standing: Standing, why: Option<Why>, now: Instant) {
         let spare = self.can_spare(index, TARGET);
         let health = &mut self.replicas[index].health;
         if spare { health.eject(why, PAUSE, now) } else { health.blame(standing, why, now) }

@@ -18,6 +18,9 @@ pub(super) const GUILTY: f64 = 6.0;
 /// against one that fails 2 %.
 const RELIEF: f64 = 0.67;
 
+/// Answers after which a replica that may seem slow by chance is not.
+const CERTAIN: u32 = 16;
+
 /// One replica's record.
 #[derive(Clone, Debug)]
 pub(super) struct Health {
@@ -172,9 +175,15 @@ impl Health {
         self.pace.forget();
     }
 
-    /// Whether it has shown that it is good.
-    pub(super) fn has_passed(&self) -> bool {
-        self.standing == Standing::Probation && self.cap == u32::MAX && self.passed >= 2
+    /// Whether its answers show how fast it is again: it was taken out for that.
+    pub(super) fn is_tried_for_speed(&self) -> bool {
+        self.standing == Standing::Probation && matches!(self.why, Some(Why::Slow { .. }))
+    }
+
+    /// Whether it has shown that it is good, which takes more answers where it still seems slow.
+    pub(super) fn has_passed(&self, is_slow: bool) -> bool {
+        let enough = if is_slow { CERTAIN } else { 2 };
+        self.standing == Standing::Probation && self.cap == u32::MAX && self.passed >= enough
     }
 
     /// Nothing is held against it any more.

@@ -23,6 +23,10 @@ pub(in crate::core::admission) enum Manner {
     Batches(f64, f64, u32),
     /// Breaks this share of the requests after so many milliseconds; serves the others in 100 ms.
     Fails(f64, f64),
+    /// Answers this share of the requests after so many milliseconds, the others after so many.
+    Mixed(f64, f64, f64),
+    /// Answers so many requests after so many milliseconds, and then like the others.
+    Warms(u64, f64),
     /// Takes requests and never answers.
     Stopped,
 }
@@ -187,6 +191,14 @@ impl World {
                 } else {
                     (100.0, true)
                 }
+            }
+            Manner::Mixed(share, some, others) => {
+                let ms = if self.random.random_bool(share) { some } else { others };
+                (ms * self.lognormal(0.2), true)
+            }
+            Manner::Warms(count, ms) => {
+                let cold = self.accounts[replica.0 as usize].taken <= count;
+                (if cold { ms } else { 100.0 } * self.lognormal(0.2), true)
             }
             Manner::Stopped => {
                 self.after(TIME_OUT, Event::TimeOut(ticket, replica, self.now));
@@ -474,4 +486,29 @@ fn a_slow_trial_takes_nobody_out_who_is_the_last_one() {
     hand.pool.drain(ReplicaId(2), now);
     hand.end(trial, until - 1_500, until, Outcome::Answered);
     assert_ne!(hand.pool.load().slots, Some(0), "{:?}", hand.pool.standings());
+}
+
+#[test]
+fn one_that_failed_is_not_kept_out_for_a_slow_answer() {
+    let manners = [
+        Manner::Serves(300.0, 0.3),
+        Manner::Serves(300.0, 1.5),
+        Manner::Mixed(0.5, 1.0, 300.0),
+        Manner::Mixed(0.9, 5.0, 300.0),
+        Manner::Mixed(0.2, 5.0, 300.0),
+    ];
+    for (seed, manner) in (1..7).flat_map(|seed| manners.map(|manner| (seed, manner))) {
+        let mut world = World::new(4, 15.0, &[manner; 4], seed);
+        world.run(20);
+        world.manners[3] = Manner::Fails(1.0, 1.0);
+        world.run(3);
+        world.manners[3] = manner;
+        world.run(20);
+        let out = (0..100).filter(|_| {
+            world.run(1);
+            (0..4).any(|id| world.standing(id) == Standing::Ejected)
+        });
+        let out = out.count();
+        assert!(out <= 2, "{manner:?} {seed}: {out} s, {:?}", world.pool.standings());
+    }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::{Phase, Slots};
 use crate::core::admission::ReplicaId;
 use crate::core::admission::health::{GUILTY, SUSPECT};
-use crate::core::admission::pace::{exp2, log2};
+use crate::core::admission::pace::exp2;
 use crate::core::admission::standing::{Report, Standing, Why};
 use crate::core::admission::tally::{Outcome, Use};
 
@@ -124,11 +124,8 @@ impl Slots {
         let seconds = used.time().as_secs_f64();
         let began = *self.judge.began.get_or_insert(used.until);
         let at = used.until.saturating_duration_since(began).as_secs_f64();
-        let reference = if self.replicas[index].health.standing == Standing::Probation {
-            self.middle(|other| other != index)
-        } else {
-            None
-        };
+        let is_timed = self.replicas[index].health.is_tried_for_speed();
+        let reference = if is_timed { self.middle(|other| other != index) } else { None };
         let judge = &mut self.judge;
         let health = &mut self.replicas[index].health;
         judge.answers += 1;
@@ -142,16 +139,20 @@ impl Slots {
             return false;
         }
         health.relieve();
-        if let Some(reference) = reference
-            && log2(seconds) > reference + FAR_SLOWER
+        let times = reference.map(|reference| health.pace.at_first_sight() - reference);
+        if let Some(times) = times
+            && times > FAR_SLOWER + self.chance(index)
         {
-            let why = Why::Slow { times: exp2(log2(seconds) - reference) };
+            let why = Why::Slow { times: exp2(times) };
             self.take_out(index, Standing::Slow, Some(why), used.until);
             self.recount();
             return true;
         }
         // The others can wait for the next second: one that goes on failing would call at each answer.
-        matches!(health.standing, Standing::Good | Standing::Probation | Standing::Silent)
+        matches!(
+            self.replicas[index].health.standing,
+            Standing::Good | Standing::Probation | Standing::Silent
+        )
     }
 
     fn failed(&mut self, index: usize, took: Duration) -> bool {

@@ -76,7 +76,9 @@ impl Slots {
             }
             Standing::Probation => {
                 self.replicas[index].health.grow(limit);
-                if self.replicas[index].health.has_passed() {
+                let health = &self.replicas[index].health;
+                let is_slow = health.is_tried_for_speed() && slow.is_none_or(|slow| slow > FAR_SLOWER);
+                if health.has_passed(is_slow) {
                     self.replicas[index].health.acquit(now);
                 }
             }

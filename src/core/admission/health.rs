@@ -43,6 +43,10 @@ pub(super) struct Health {
     pub(super) quiet: Option<(Instant, u64)>,
     /// Requests that timed out and still hold their slots.
     pub(super) overdue: u32,
+    /// Slots that what was given to it before it was taken out holds while it is on probation.
+    pub(super) old: u32,
+    /// When it was taken out last.
+    out_at: Option<Instant>,
     /// Good answers in a row while on probation.
     passed: u32,
     /// The last 32 requests, the latest lowest; 1 is a failure.
@@ -67,6 +71,8 @@ impl Default for Health {
             heard: false,
             quiet: None,
             overdue: 0,
+            old: 0,
+            out_at: None,
             passed: 0,
             recent: 0,
             seen: 0,
@@ -145,6 +151,7 @@ impl Health {
         self.why = why.or(self.why);
         self.since.get_or_insert(now);
         self.trial = false;
+        self.old = 0;
         self.passed = 0;
     }
 
@@ -157,6 +164,7 @@ impl Health {
         self.blame(Standing::Ejected, why, now);
         self.cap = 0;
         self.grows = false;
+        self.out_at = Some(now);
         self.retry_at = Some(now + (first * (1 << self.trials)).min(LONGEST_PAUSE));
         self.trials = (self.trials + 1).min(6);
     }
@@ -166,13 +174,24 @@ impl Health {
         self.standing == Standing::Ejected && self.retry_at.is_some_and(|at| now >= at)
     }
 
-    /// One request at a time from now on.
-    pub(super) fn try_again(&mut self) {
+    /// One request at a time from now on, beside so many from before.
+    pub(super) fn try_again(&mut self, old: u32) {
         self.standing = Standing::Probation;
         self.cap = 1;
+        self.old = old;
         self.trial = true;
         self.score = 0.0;
         self.pace.forget();
+    }
+
+    /// Whether a request that was given to it then shows nothing of its recovery.
+    pub(super) fn is_from_before(&self, since: Instant) -> bool {
+        self.standing == Standing::Probation && self.out_at.is_some_and(|at| since <= at)
+    }
+
+    /// Slots that it may use, for whatever.
+    pub(super) fn most(&self) -> u32 {
+        self.cap.saturating_add(self.old)
     }
 
     /// Whether its answers show how fast it is again: it was taken out for that.
@@ -194,6 +213,7 @@ impl Health {
         self.good_since = Some(now);
         self.quiet = None;
         self.passed = 0;
+        self.old = 0;
         self.trial = false;
     }
 }

@@ -38,7 +38,12 @@ struct Replica {
 impl Replica {
     /// Its limit, where all have `most`.
     fn most(&self, most: u32) -> u32 {
-        self.cap.map_or(most, |cap| cap.min(most)).min(self.health.cap)
+        self.room(most).min(self.health.most())
+    }
+
+    /// The same, whatever is held against it.
+    fn room(&self, most: u32) -> u32 {
+        self.cap.map_or(most, |cap| cap.min(most))
     }
 
     fn is_free(&self, most: u32) -> bool {

@@ -512,3 +512,43 @@ fn one_that_failed_is_not_kept_out_for_a_slow_answer() {
         assert!(out <= 2, "{manner:?} {seed}: {out} s, {:?}", world.pool.standings());
     }
 }
+
+#[test]
+fn a_long_request_from_before_does_not_keep_a_replica_from_its_trial() {
+    let mut hand = Hand::new(4, 3);
+    let mut ms = 0;
+    let long = (0..3).map(|_| hand.take(0)).collect::<Vec<_>>();
+    assert_eq!(long, [0, 1, 2].map(ReplicaId));
+    let mut taken = [0; 3];
+    let mut step = |hand: &mut Hand, breaks: bool| {
+        let replica = hand.take(ms);
+        taken[replica.0 as usize] += 1;
+        let outcome = if breaks && replica.0 == 0 { Outcome::Broken } else { Outcome::Answered };
+        hand.end(replica, ms, ms + 100, outcome);
+        ms += 100;
+        assert!(ms < 60_000, "{:?}", hand.pool.standings());
+        let now = hand.at(ms);
+        assert!(hand.pool.review(now).is_empty());
+        (ms, taken[0])
+    };
+    (0..12).for_each(|_| _ = step(&mut hand, false));
+    while hand.standing(0) != Standing::Ejected {
+        step(&mut hand, true);
+    }
+    let (began, before) = step(&mut hand, false);
+    while hand.standing(0) != Standing::Good {
+        let (ms, now) = step(&mut hand, false);
+        assert!(now <= before + 3 && ms < began + 5_000, "one at a time: {:?}", hand.pool.standings());
+        assert!(hand.pool.busy(ReplicaId(0)) == 1);
+    }
+    // Its end, on the other hand, shows nothing.
+    while hand.standing(0) != Standing::Ejected {
+        step(&mut hand, true);
+    }
+    let mut until = 0;
+    while hand.standing(0) != Standing::Probation {
+        (until, _) = step(&mut hand, false);
+    }
+    hand.end(ReplicaId(0), 0, until, Outcome::Broken);
+    assert_eq!((hand.standing(0), hand.pool.load().slots), (Standing::Probation, Some(9)));
+}

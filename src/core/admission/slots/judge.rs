@@ -95,7 +95,19 @@ impl Slots {
         found | self.judge_use(index, used)
     }
 
+    /// A request that the replica had before it was taken out ends while it is tried again: says nothing new of it.
+    fn end_old(&mut self, index: usize, used: &Use) {
+        let health = &mut self.replicas[index].health;
+        health.old = health.old.saturating_sub(1);
+        health.overdue -= u32::from(used.outcome == Outcome::TimedOut && health.overdue > 0);
+        self.recount();
+    }
+
     fn judge_use(&mut self, index: usize, used: &Use) -> bool {
+        if self.replicas[index].health.is_from_before(used.since) {
+            self.end_old(index, used);
+            return false;
+        }
         match used.outcome {
             Outcome::Answered => self.answered(index, used),
             Outcome::GivenUp => {
@@ -116,8 +128,9 @@ impl Slots {
     pub(in super::super) fn overdue(&mut self, id: ReplicaId, since: Instant, now: Instant) -> bool {
         let Ok(index) = self.find(id) else { return false };
         self.judge.now = Some(now);
-        self.replicas[index].health.overdue += 1;
-        self.failed(index, now.saturating_duration_since(since))
+        let health = &mut self.replicas[index].health;
+        health.overdue += 1;
+        !health.is_from_before(since) && self.failed(index, now.saturating_duration_since(since))
     }
 
     fn answered(&mut self, index: usize, used: &Use) -> bool {

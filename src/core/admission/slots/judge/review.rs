@@ -67,9 +67,11 @@ impl Slots {
                 }
             }
             Standing::Ejected => {
-                // What it still holds may never end.
-                if health.may_try(now) && self.replicas[index].busy == 0 {
-                    self.replicas[index].health.try_again();
+                // What it holds for longer than its time may never end.
+                let replica = &self.replicas[index];
+                let (busy, has_room) = (replica.busy, replica.busy < replica.room(limit));
+                if health.may_try(now) && has_room && health.overdue == 0 {
+                    self.replicas[index].health.try_again(busy);
                 } else if !self.can_spare(index, 1.0) {
                     self.take_back(index, why, now);
                 }
@@ -89,6 +91,7 @@ impl Slots {
         }
         if replica.busy == 0 {
             replica.health.overdue = 0;
+            replica.health.old = 0;
         }
         replica.health.heard = false;
     }

@@ -18,6 +18,12 @@ pub(super) const GUILTY: f64 = 6.0;
 /// against one that fails 2 %.
 const RELIEF: f64 = 0.67;
 
+/// First answers of a replica, which may be slow because it loads and compiles what it needs.
+const YOUNG: u32 = 16;
+/// Answers and time after which it has warmed up, if it ever does.
+const WARM: (u32, Duration) = (64, Duration::from_secs(60));
+/// Longest pause between two trials until then.
+const SHORT_PAUSE: Duration = Duration::from_secs(4);
 /// Answers after which a replica that may seem slow by chance is not.
 const CERTAIN: u32 = 16;
 
@@ -47,6 +53,12 @@ pub(super) struct Health {
     pub(super) old: u32,
     /// When it was taken out last.
     out_at: Option<Instant>,
+    /// Answers since it was opened.
+    answers: u32,
+    /// First review since then.
+    opened_at: Option<Instant>,
+    /// How fast it was when it was taken out last, as a logarithm.
+    last: f64,
     /// Good answers in a row while on probation.
     passed: u32,
     /// The last 32 requests, the latest lowest; 1 is a failure.
@@ -73,6 +85,9 @@ impl Default for Health {
             overdue: 0,
             old: 0,
             out_at: None,
+            answers: 0,
+            opened_at: None,
+            last: f64::NEG_INFINITY,
             passed: 0,
             recent: 0,
             seen: 0,
@@ -84,6 +99,35 @@ impl Default for Health {
 }
 
 impl Health {
+    /// It is given work after it was not there, and has to warm up.
+    pub(super) fn begin(&mut self) {
+        self.answers = 0;
+        self.opened_at = None;
+    }
+
+    /// One more answer. How fast it was when it was young says nothing of how fast it is.
+    pub(super) fn age(&mut self) {
+        self.answers = self.answers.saturating_add(1);
+        if self.answers == YOUNG {
+            self.pace.forget();
+        }
+    }
+
+    /// The time goes on.
+    pub(super) fn pass(&mut self, now: Instant) {
+        self.opened_at.get_or_insert(now);
+    }
+
+    /// Too young to be called slow.
+    pub(super) fn is_young(&self) -> bool {
+        self.answers < YOUNG
+    }
+
+    /// Young, or there for less than a minute.
+    pub(super) fn is_new(&self, now: Instant) -> bool {
+        self.is_young() || self.opened_at.is_none_or(|at| now.saturating_duration_since(at) < WARM.1)
+    }
+
     /// Remembers how a request ended.
     pub(super) fn remember(&mut self, failed: bool) {
         self.recent = self.recent << 1 | u32::from(failed);
@@ -156,6 +200,7 @@ impl Health {
     }
 
     /// Given nothing until a pause is over, which grows with each trial that fails: `first`, twice as long, and so on.
+    /// Where it was slow it grows only with a trial that was not faster than the one before, and little at first.
     pub(super) fn eject(&mut self, why: Option<Why>, first: Duration, now: Instant) {
         if self.good_since.is_some_and(|good| now.saturating_duration_since(good) >= FORGIVEN) {
             self.trials = 0;
@@ -165,7 +210,14 @@ impl Health {
         self.cap = 0;
         self.grows = false;
         self.out_at = Some(now);
-        self.retry_at = Some(now + (first * (1 << self.trials)).min(LONGEST_PAUSE));
+        let is_slow = matches!(self.why, Some(Why::Slow { .. }));
+        if is_slow {
+            // Faster than the last time: it gets on.
+            self.trials -= u32::from(self.pace.at_first_sight() < self.last && self.trials > 0);
+            self.last = self.pace.at_first_sight();
+        }
+        let longest = if is_slow && self.answers < WARM.0 { SHORT_PAUSE } else { LONGEST_PAUSE };
+        self.retry_at = Some(now + (first * (1 << self.trials)).min(longest));
         self.trials = (self.trials + 1).min(6);
     }
 

@@ -133,7 +133,13 @@ impl Slots {
     /// The replica admits requests from now on, whatever it did before.
     pub(super) fn open(&mut self, id: ReplicaId) {
         match self.find(id) {
-            Ok(index) => self.replicas[index].phase = Phase::Ready,
+            Ok(index) => {
+                let replica = &mut self.replicas[index];
+                if replica.phase != Phase::Ready {
+                    replica.health.begin();
+                }
+                replica.phase = Phase::Ready;
+            }
             Err(index) => {
                 let health = Health::default();
                 self.replicas.insert(index, Replica { id, busy: 0, phase: Phase::Ready, cap: None, health });
@@ -155,7 +161,12 @@ impl Slots {
     /// Another limit for one replica.
     pub(super) fn cap(&mut self, id: ReplicaId, cap: Option<u32>) {
         if let Ok(index) = self.find(id) {
-            self.replicas[index].cap = cap;
+            let replica = &mut self.replicas[index];
+            if replica.cap.is_some() && cap.is_none() {
+                // It was not judged by its times until now.
+                replica.health.pace.forget();
+            }
+            replica.cap = cap;
             self.rescue();
             self.recount();
         }

@@ -552,3 +552,28 @@ fn a_long_request_from_before_does_not_keep_a_replica_from_its_trial() {
     hand.end(ReplicaId(0), 0, until, Outcome::Broken);
     assert_eq!((hand.standing(0), hand.pool.load().slots), (Standing::Probation, Some(9)));
 }
+
+#[test]
+fn a_new_replica_may_warm_up_by_its_first_requests() {
+    for (seed, count, ms) in (1..5).flat_map(|seed| [(seed, 10, 1000.0), (seed, 40, 600.0)]) {
+        let mut world = World::new(4, 40.0, &[WELL; 4], seed);
+        world.run(30);
+        let now = world.moment(world.now);
+        world.manners.push(Manner::Warms(count, ms));
+        world.accounts.push(Account::default());
+        let granted = world.pool.admit_replica(ReplicaId(4), now);
+        world.granted(granted);
+        let mut seconds = 0;
+        while world.accounts[4].good < count {
+            world.run(1);
+            seconds += 1;
+            assert!(seconds < 100, "{count}, {ms}: {:?}", world.accounts);
+        }
+        world.run(10);
+        let good = (0..100).filter(|_| {
+            world.run(1);
+            world.standing(4) == Standing::Good
+        });
+        assert!(good.count() >= 95, "{count}, {ms}: {:?}", world.pool.standings()[4]);
+    }
+}

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::{Phase, Slots};
 use crate::core::admission::ReplicaId;
-use crate::core::admission::health::{GUILTY, SUSPECT};
+use crate::core::admission::health::{GUILTY, Health, SUSPECT};
 use crate::core::admission::pace::exp2;
 use crate::core::admission::standing::{Report, Standing, Why};
 use crate::core::admission::tally::{Outcome, Use};
@@ -137,12 +137,13 @@ impl Slots {
         let seconds = used.time().as_secs_f64();
         let began = *self.judge.began.get_or_insert(used.until);
         let at = used.until.saturating_duration_since(began).as_secs_f64();
-        let is_timed = self.replicas[index].health.is_tried_for_speed();
+        let is_timed = self.replicas[index].health.is_tried_for_speed() && !self.is_warming_up(index);
         let reference = if is_timed { self.middle(|other| other != index) } else { None };
         let judge = &mut self.judge;
         let health = &mut self.replicas[index].health;
         judge.answers += 1;
         judge.spread += (health.pace.note(seconds, at) - judge.spread) / 64.0;
+        health.age();
         health.remember(false);
         health.heard = true;
         if health.standing == Standing::Good {
@@ -206,6 +207,7 @@ impl Slots {
 
     /// The standing of each replica that admits requests.
     pub(in super::super) fn reports(&self) -> Vec<Report> {
+        let is_new = |health: &Health| self.judge.now.is_none_or(|now| health.is_new(now));
         let ready = self.replicas.iter().filter(|replica| replica.phase == Phase::Ready);
         ready
             .map(|replica| {
@@ -215,6 +217,7 @@ impl Slots {
                     standing: health.standing,
                     since: health.since,
                     why: health.why,
+                    is_new: is_new(health),
                 }
             })
             .collect()

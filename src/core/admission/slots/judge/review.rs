@@ -36,12 +36,14 @@ impl Slots {
         let limit = self.most();
         let answers = self.judge.answers;
         let slow = self.slowness(index, middle);
+        let is_warm = !self.is_warming_up(index);
+        self.replicas[index].health.pass(now);
         let health = &self.replicas[index].health;
         let why = health.why;
         match health.standing {
             Standing::Good => {
                 self.replicas[index].health.grow(limit);
-                if let Some(times) = slow.filter(|slow| *slow > FAR_SLOWER + self.chance(index)) {
+                if let Some(times) = slow.filter(|slow| is_warm && *slow > FAR_SLOWER + self.chance(index)) {
                     let why = Some(Why::Slow { times: exp2(times) });
                     self.take_out(index, Standing::Slow, why, now);
                 } else {

@@ -21,6 +21,15 @@ pub(super) const GUILTY: f64 = 6.0;
 /// against one that fails 2 %.
 const RELIEF: f64 = 0.67;
 
+/// First answers of a replica, which may be slow because it loads and compiles what it needs.
+const YOUNG: u32 = 16;
+/// Answers and time after which it has warmed up, if it ever does.
+const WARM: (u32, Duration) = (64, Duration::from_secs(60));
+/// Longest pause between two trials until then.
+const SHORT_PAUSE: Duration = Duration::from_secs(4);
+/// Answers after which a replica that may seem slow by chance is not.
+const CERTAIN: u32 = 16;
+
 /// One replica's record.
 #[derive(Clone, Debug)]
 pub(super) struct Health {
@@ -44,6 +53,16 @@ pub(super) struct Health {
     pub(super) quiet: Option<(Instant, u64)>,
     /// Requests that timed out and still hold their slots.
     pub(super) overdue: u32,
+    /// Slots that what was given to it before it was taken out holds while it is on probation.
+    pub(super) old: u32,
+    /// When it was taken out last.
+    out_at: Option<Instant>,
+    /// Answers since it was opened.
+    answers: u32,
+    /// First review since then.
+    opened_at: Option<Instant>,
+    /// How fast it was when it was taken out last, as a logarithm.
+    last: f64,
     /// Good answers in a row while on probation.
     passed: u32,
     /// The last 32 requests, the latest lowest; 1 is a failure.
@@ -69,6 +88,11 @@ impl Default for Health {
             heard: false,
             quiet: None,
             overdue: 0,
+            old: 0,
+            out_at: None,
+            answers: 0,
+            opened_at: None,
+            last: f64::NEG_INFINITY,
             passed: 0,
             recent: 0,
             seen: 0,
@@ -80,6 +104,35 @@ impl Default for Health {
 }
 
 impl Health {
+    /// It is given work after it was not there, and has to warm up.
+    pub(super) fn begin(&mut self) {
+        self.answers = 0;
+        self.opened_at = None;
+    }
+
+    /// One more answer. How fast it was when it was young says nothing of how fast it is.
+    pub(super) fn age(&mut self) {
+        self.answers = self.answers.saturating_add(1);
+        if self.answers == YOUNG {
+            self.pace.forget();
+        }
+    }
+
+    /// The time goes on.
+    pub(super) fn pass(&mut self, now: Instant) {
+        self.opened_at.get_or_insert(now);
+    }
+
+    /// Too young to be called slow.
+    pub(super) fn is_young(&self) -> bool {
+        self.answers < YOUNG
+    }
+
+    /// Young, or there for less than a minute.
+    pub(super) fn is_new(&self, now: Instant) -> bool {
+        self.is_young() || self.opened_at.is_none_or(|at| now.saturating_duration_since(at) < WARM.1)
+    }
+
     /// Remembers how a request ended.
     pub(super) fn remember(&mut self, failed: bool) {
         self.recent = self.recent << 1 | u32::from(failed);
@@ -128,9 +181,9 @@ impl Health {
         self.grows = true;
     }
 
-    /// Half of what it may have now.
+    /// Half of what it may have now, one at least; who is given nothing stays so.
     pub(super) fn halve(&mut self, most: u32) {
-        self.cap = self.cap.min(most / 2).max(1);
+        self.cap = self.cap.min((most / 2).max(1));
     }
 
     /// Twice of what it may have, up to the limit of all.
@@ -147,10 +200,12 @@ impl Health {
         self.why = why.or(self.why);
         self.since.get_or_insert(now);
         self.trial = false;
+        self.old = 0;
         self.passed = 0;
     }
 
     /// Given nothing until a pause is over, which grows with each trial that fails: `first`, twice as long, and so on.
+    /// Where it was slow it grows only with a trial that was not faster than the one before, and little at first.
     pub(super) fn eject(&mut self, why: Option<Why>, first: Duration, now: Instant) {
         if self.good_since.is_some_and(|good| now.saturating_duration_since(good) >= FORGIVEN) {
             self.trials = 0;
@@ -159,7 +214,15 @@ impl Health {
         self.blame(Standing::Ejected, why, now);
         self.cap = 0;
         self.grows = false;
-        self.retry_at = Some(now + (first * (1 << self.trials)).min(LONGEST_PAUSE));
+        self.out_at = Some(now);
+        let is_slow = matches!(self.why, Some(Why::Slow { .. }));
+        if is_slow {
+            // Faster than the last time: it gets on.
+            self.trials -= u32::from(self.pace.at_first_sight() < self.last && self.trials > 0);
+            self.last = self.pace.at_first_sight();
+        }
+        let longest = if is_slow && self.answers < WARM.0 { SHORT_PAUSE } else { LONGEST_PAUSE };
+        self.retry_at = Some(now + (first * (1 << self.trials)).min(longest));
         self.trials = (self.trials + 1).min(6);
     }
 
@@ -168,18 +231,35 @@ impl Health {
         self.standing == Standing::Ejected && self.retry_at.is_some_and(|at| now >= at)
     }
 
-    /// One request at a time from now on.
-    pub(super) fn try_again(&mut self) {
+    /// One request at a time from now on, beside so many from before.
+    pub(super) fn try_again(&mut self, old: u32) {
         self.standing = Standing::Probation;
         self.cap = 1;
+        self.old = old;
         self.trial = true;
         self.score = 0.0;
         self.pace.forget();
     }
 
-    /// Whether it has shown that it is good.
-    pub(super) fn has_passed(&self) -> bool {
-        self.standing == Standing::Probation && self.cap == u32::MAX && self.passed >= 2
+    /// Whether a request that was given to it then shows nothing of its recovery.
+    pub(super) fn is_from_before(&self, since: Instant) -> bool {
+        self.standing == Standing::Probation && self.out_at.is_some_and(|at| since <= at)
+    }
+
+    /// Slots that it may use, for whatever.
+    pub(super) fn most(&self) -> u32 {
+        self.cap.saturating_add(self.old)
+    }
+
+    /// Whether its answers show how fast it is again: it was taken out for that.
+    pub(super) fn is_tried_for_speed(&self) -> bool {
+        self.standing == Standing::Probation && matches!(self.why, Some(Why::Slow { .. }))
+    }
+
+    /// Whether it has shown that it is good, which takes more answers where it still seems slow.
+    pub(super) fn has_passed(&self, is_slow: bool) -> bool {
+        let enough = if is_slow { CERTAIN } else { 2 };
+        self.standing == Standing::Probation && self.cap == u32::MAX && self.passed >= enough
     }
 
     /// Nothing is held against it any more.
@@ -190,6 +270,7 @@ impl Health {
         self.good_since = Some(now);
         self.quiet = None;
         self.passed = 0;
+        self.old = 0;
         self.trial = false;
     }
 }

@@ -70,6 +70,11 @@ impl Pace {
         (self.count >= 3.0).then_some(self.typical)
     }
 
+    /// The same, however few have shown it.
+    pub(super) fn at_first_sight(&self) -> f64 {
+        self.typical
+    }
+
     /// Forgets the typical time: it may have changed.
     pub(super) fn forget(&mut self) {
         self.count = 0.0;

@@ -44,7 +44,12 @@ struct Replica {
 impl Replica {
     /// Its limit, where all have `most`.
     fn most(&self, most: u32) -> u32 {
-        self.cap.map_or(most, |cap| cap.min(most)).min(self.health.cap)
+        self.room(most).min(self.health.most())
+    }
+
+    /// The same, whatever is held against it.
+    fn room(&self, most: u32) -> u32 {
+        self.cap.map_or(most, |cap| cap.min(most))
     }
 
     fn is_free(&self) -> bool {
@@ -140,7 +145,13 @@ impl Slots {
     /// The replica admits requests from now on, whatever it did before.
     pub(super) fn open(&mut self, id: ReplicaId) {
         match self.find(id) {
-            Ok(index) => self.replicas[index].phase = Phase::Ready,
+            Ok(index) => {
+                let replica = &mut self.replicas[index];
+                if replica.phase != Phase::Ready {
+                    replica.health.begin();
+                }
+                replica.phase = Phase::Ready;
+            }
             Err(index) => {
                 let health = Health::default();
                 let replica = Replica { id, busy: 0, phase: Phase::Ready, cap: None, room: 0, health };
@@ -163,7 +174,12 @@ impl Slots {
     /// Another limit for one replica.
     pub(super) fn cap(&mut self, id: ReplicaId, cap: Option<u32>) {
         if let Ok(index) = self.find(id) {
-            self.replicas[index].cap = cap;
+            let replica = &mut self.replicas[index];
+            if replica.cap.is_some() && cap.is_none() {
+                // It was not judged by its times until now.
+                replica.health.pace.forget();
+            }
+            replica.cap = cap;
             self.rescue();
             self.recount();
         }

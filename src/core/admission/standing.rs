@@ -103,4 +103,6 @@ pub struct Report {
     pub since: Option<Instant>,
     /// What for.
     pub why: Option<Why>,
+    /// It has been there for less than a minute, or has hardly answered anything: may yet have to warm up.
+    pub is_new: bool,
 }

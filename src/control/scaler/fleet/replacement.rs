@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::member::{Condition, Member, Role};
 use super::{Fleet, Order};
-use crate::core::admission::{ReplicaId, Report, Standing};
+use crate::core::admission::{ReplicaId, Report, Standing, Why};
 
 /// A replica is replaced when it has been bad for so long: most that recover do so within a few trials.
 const LASTS: Duration = Duration::from_secs(10);
@@ -77,7 +77,9 @@ impl Fleet {
 
     /// Ends what is over and chooses the next one. Whether there is a new one.
     fn choose(&mut self, now: Instant) -> bool {
-        let is_candidate = |member: &Member| member.is_useful() && member.is_bad() && !member.fixed;
+        let is_candidate = |member: &Member| {
+            member.is_useful() && member.is_bad() && !member.is_warming_up() && !member.fixed
+        };
         let members = &self.members;
         let this = &mut self.replacement;
         this.of = this.of.filter(|id| members.get(id).is_some_and(is_candidate));
@@ -105,6 +107,11 @@ impl Member {
 
     pub(super) fn standing(&self) -> Standing {
         self.report.map_or(Standing::Good, |report| report.standing)
+    }
+
+    /// Slow, but so new that this may pass; its successor would have to warm up as well.
+    fn is_warming_up(&self) -> bool {
+        self.report.is_some_and(|report| report.is_new && matches!(report.why, Some(Why::Slow { .. })))
     }
 
     pub(super) fn is_bad(&self) -> bool {

@@ -260,7 +260,7 @@ fn report(world: &World, id: u64, standing: Standing, since: Instant) -> Report 
     let why = Some(Why::Failed { failed: 3, of: 4 });
     let since = (standing != Standing::Good).then_some(since);
     assert!(since.is_none_or(|since| since <= world.now));
-    Report { replica: ReplicaId(id), standing, since, why }
+    Report { replica: ReplicaId(id), standing, since, why, is_new: false }
 }
 
 impl World {
@@ -309,6 +309,25 @@ fn one_that_recovers_stays_and_the_new_one_goes() {
     world.fleet.stand(&[report(&world, 0, Standing::Good, since)]);
     let (extra, orders) = world.replace(2, 4);
     assert!(extra == 0 && orders.starts_with("; drain 2"), "{extra} {orders}");
+}
+
+#[test]
+fn one_that_is_slow_and_new_may_warm_up() {
+    let mut world = World::ready(2);
+    let since = world.now;
+    world.now += Duration::from_secs(20);
+    let why = Some(Why::Slow { times: 10.0 });
+    let slow = |is_new| Report {
+        replica: ReplicaId(0),
+        standing: Standing::Ejected,
+        since: Some(since),
+        why,
+        is_new,
+    };
+    world.fleet.stand(&[slow(true)]);
+    assert_eq!(world.replace(2, 4).0, 0);
+    world.fleet.stand(&[slow(false)]);
+    assert_eq!(world.replace(2, 4).0, 1);
 }
 
 #[test]

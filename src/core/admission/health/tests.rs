@@ -25,6 +25,10 @@ pub(in crate::core::admission) enum Manner {
     Fails(f64, f64),
     /// Answers this share of the requests with 500 after so many milliseconds; serves the others in 100 ms.
     Errs(f64, f64),
+    /// Answers this share of the requests after so many milliseconds, the others after so many.
+    Mixed(f64, f64, f64),
+    /// Answers so many requests after so many milliseconds, and then like the others.
+    Warms(u64, f64),
     /// Takes requests and never answers.
     Stopped,
 }
@@ -189,6 +193,14 @@ impl World {
             Manner::Fails(share, ms) if self.random.random_bool(share) => (ms, Outcome::Broken),
             Manner::Errs(share, ms) if self.random.random_bool(share) => (ms, Outcome::Failed),
             Manner::Fails(..) | Manner::Errs(..) => (100.0, Outcome::Answered),
+            Manner::Mixed(share, some, others) => {
+                let ms = if self.random.random_bool(share) { some } else { others };
+                (ms * self.lognormal(0.2), Outcome::Answered)
+            }
+            Manner::Warms(count, ms) => {
+                let cold = self.accounts[replica.0 as usize].taken <= count;
+                (if cold { ms } else { 100.0 } * self.lognormal(0.2), Outcome::Answered)
+            }
             Manner::Stopped => {
                 self.after(TIME_OUT, Event::TimeOut(ticket, replica, self.now));
                 return;
@@ -454,5 +466,203 @@ proptest! {
                 prop_assert_eq!(world.standing(id), Standing::Good, "{:?}", world.pool.standings());
             }
         }
+    }
+}
+
+/// Something that asks and answers by hand, in milliseconds.
+struct Hand {
+    pool: Pool,
+    start: Instant,
+}
+
+impl Hand {
+    fn new(slots: u32, replicas: u64) -> Self {
+        let start = Instant::now();
+        let mut pool = Pool::new(Limits { slots: NonZeroU32::new(slots), max_queue_length: Some(1_000) });
+        for id in 0..replicas {
+            pool.admit_replica(ReplicaId(id), start);
+        }
+        Self { pool, start }
+    }
+
+    fn at(&self, ms: u64) -> Instant {
+        self.start + Duration::from_millis(ms)
+    }
+
+    fn take(&mut self, ms: u64) -> ReplicaId {
+        match self.pool.admit(&Ask::default(), self.at(ms)) {
+            Admission::Granted(_, replica) => replica,
+            other => panic!("no slot: {other:?}"),
+        }
+    }
+
+    fn end(&mut self, replica: ReplicaId, since: u64, until: u64, outcome: Outcome) {
+        let used = Use { since: self.at(since), until: self.at(until), outcome, tenant: Tenant::default() };
+        assert_eq!(self.pool.release(replica, &used), None);
+    }
+
+    fn standing(&self, replica: usize) -> Standing {
+        self.pool.standings()[replica].standing
+    }
+}
+
+#[test]
+fn failures_of_what_was_in_flight_give_an_ejected_replica_nothing() {
+    let mut hand = Hand::new(8, 3);
+    let held: Vec<ReplicaId> = (0..15).map(|_| hand.take(0)).collect();
+    for (ms, replica) in (1..).zip(held.iter().filter(|replica| replica.0 != 0)) {
+        hand.end(*replica, 0, ms, Outcome::Answered);
+    }
+    let now = hand.at(100);
+    hand.pool.review(now);
+    for replica in held.iter().filter(|replica| replica.0 == 0) {
+        hand.end(*replica, 0, 200, Outcome::Broken);
+    }
+    assert_eq!(hand.standing(0), Standing::Ejected);
+    assert_eq!(hand.pool.load().slots, Some(16));
+    for ms in 201..251 {
+        let replica = hand.take(ms);
+        assert_ne!(replica, ReplicaId(0));
+        hand.end(replica, ms, ms + 1, Outcome::Answered);
+    }
+}
+
+#[test]
+fn a_failing_replica_with_many_slots_costs_few_requests_where_all_are_in_use() {
+    for (rate, ms) in [(290.0, 50.0), (310.0, 20.0), (400.0, 200.0)] {
+        for seed in 1..3 {
+            let mut world = World::new(8, rate, &[WELL; 4], seed);
+            world.run(10);
+            world.accounts.fill(Account::default());
+            world.manners[3] = Manner::Fails(1.0, ms);
+            world.run(30);
+            assert!(world.accounts[3].bad <= 30, "{rate}, {ms}: {:?}", world.accounts);
+        }
+    }
+}
+
+#[test]
+fn a_slow_trial_takes_nobody_out_who_is_the_last_one() {
+    let mut hand = Hand::new(4, 3);
+    let mut ms = 0;
+    let mut step = |hand: &mut Hand, outcome: fn(u64) -> Option<Outcome>| {
+        let replica = hand.take(ms);
+        if let Some(outcome) = outcome(replica.0) {
+            hand.end(replica, ms, ms + 100, outcome);
+        }
+        ms += 100;
+        let now = hand.at(ms);
+        assert!(hand.pool.review(now).is_empty());
+        ms
+    };
+    // The first one is slow, the second one stops while that is on trial, and the third one is drained.
+    for _ in 0..12 {
+        step(&mut hand, |_| Some(Outcome::Answered));
+    }
+    while hand.standing(0) != Standing::Ejected {
+        step(&mut hand, |id| Some(if id == 0 { Outcome::Broken } else { Outcome::Answered }));
+    }
+    while hand.standing(0) != Standing::Probation {
+        step(&mut hand, |_| Some(Outcome::Answered));
+    }
+    let trial = hand.take(0);
+    assert_eq!(trial, ReplicaId(0));
+    let mut until = 0;
+    while hand.standing(1) != Standing::Silent {
+        until = step(&mut hand, |id| (id != 1).then_some(Outcome::Answered));
+    }
+    let now = hand.at(until);
+    hand.pool.drain(ReplicaId(2), now);
+    hand.end(trial, until - 1_500, until, Outcome::Answered);
+    assert_ne!(hand.pool.load().slots, Some(0), "{:?}", hand.pool.standings());
+}
+
+#[test]
+fn one_that_failed_is_not_kept_out_for_a_slow_answer() {
+    let manners = [
+        Manner::Serves(300.0, 0.3),
+        Manner::Serves(300.0, 1.5),
+        Manner::Mixed(0.5, 1.0, 300.0),
+        Manner::Mixed(0.9, 5.0, 300.0),
+        Manner::Mixed(0.2, 5.0, 300.0),
+    ];
+    for (seed, manner) in (1..7).flat_map(|seed| manners.map(|manner| (seed, manner))) {
+        let mut world = World::new(4, 15.0, &[manner; 4], seed);
+        world.run(20);
+        world.manners[3] = Manner::Fails(1.0, 1.0);
+        world.run(3);
+        world.manners[3] = manner;
+        world.run(20);
+        let out = (0..100).filter(|_| {
+            world.run(1);
+            (0..4).any(|id| world.standing(id) == Standing::Ejected)
+        });
+        let out = out.count();
+        assert!(out <= 2, "{manner:?} {seed}: {out} s, {:?}", world.pool.standings());
+    }
+}
+
+#[test]
+fn a_long_request_from_before_does_not_keep_a_replica_from_its_trial() {
+    let mut hand = Hand::new(4, 3);
+    let mut ms = 0;
+    let long = (0..3).map(|_| hand.take(0)).collect::<Vec<_>>();
+    assert_eq!(long, [0, 1, 2].map(ReplicaId));
+    let mut taken = [0; 3];
+    let mut step = |hand: &mut Hand, breaks: bool| {
+        let replica = hand.take(ms);
+        taken[replica.0 as usize] += 1;
+        let outcome = if breaks && replica.0 == 0 { Outcome::Broken } else { Outcome::Answered };
+        hand.end(replica, ms, ms + 100, outcome);
+        ms += 100;
+        assert!(ms < 60_000, "{:?}", hand.pool.standings());
+        let now = hand.at(ms);
+        assert!(hand.pool.review(now).is_empty());
+        (ms, taken[0])
+    };
+    (0..12).for_each(|_| _ = step(&mut hand, false));
+    while hand.standing(0) != Standing::Ejected {
+        step(&mut hand, true);
+    }
+    let (began, before) = step(&mut hand, false);
+    while hand.standing(0) != Standing::Good {
+        let (ms, now) = step(&mut hand, false);
+        assert!(now <= before + 3 && ms < began + 5_000, "one at a time: {:?}", hand.pool.standings());
+        assert!(hand.pool.busy(ReplicaId(0)) == 1);
+    }
+    // Its end, on the other hand, shows nothing.
+    while hand.standing(0) != Standing::Ejected {
+        step(&mut hand, true);
+    }
+    let mut until = 0;
+    while hand.standing(0) != Standing::Probation {
+        (until, _) = step(&mut hand, false);
+    }
+    hand.end(ReplicaId(0), 0, until, Outcome::Broken);
+    assert_eq!((hand.standing(0), hand.pool.load().slots), (Standing::Probation, Some(9)));
+}
+
+#[test]
+fn a_new_replica_may_warm_up_by_its_first_requests() {
+    for (seed, count, ms) in (1..5).flat_map(|seed| [(seed, 10, 1000.0), (seed, 40, 600.0)]) {
+        let mut world = World::new(4, 40.0, &[WELL; 4], seed);
+        world.run(30);
+        let now = world.moment(world.now);
+        world.manners.push(Manner::Warms(count, ms));
+        world.accounts.push(Account::default());
+        let granted = world.pool.admit_replica(ReplicaId(4), now);
+        world.granted(granted);
+        let mut seconds = 0;
+        while world.accounts[4].good < count {
+            world.run(1);
+            seconds += 1;
+            assert!(seconds < 100, "{count}, {ms}: {:?}", world.accounts);
+        }
+        world.run(10);
+        let good = (0..100).filter(|_| {
+            world.run(1);
+            world.standing(4) == Standing::Good
+        });
+        assert!(good.count() >= 95, "{count}, {ms}: {:?}", world.pool.standings()[4]);
     }
 }

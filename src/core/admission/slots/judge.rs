@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use super::{Phase, Slots};
 use crate::core::admission::ReplicaId;
-use crate::core::admission::health::{GUILTY, SUSPECT};
-use crate::core::admission::pace::{exp2, log2};
+use crate::core::admission::health::{GUILTY, Health, SUSPECT};
+use crate::core::admission::pace::exp2;
 use crate::core::admission::standing::{Report, Standing, Why};
 use crate::core::admission::tally::{Outcome, Use};
 
@@ -103,7 +103,19 @@ impl Slots {
         found | self.judge_use(place, used, moment)
     }
 
+    /// A request that the replica had before it was taken out ends while it is tried again: says nothing new of it.
+    fn end_old(&mut self, index: usize, used: &Use) {
+        let health = &mut self.replicas[index].health;
+        health.old = health.old.saturating_sub(1);
+        health.overdue -= u32::from(used.outcome == Outcome::TimedOut && health.overdue > 0);
+        self.recount();
+    }
+
     fn judge_use(&mut self, index: usize, used: &Use, moment: Moment) -> bool {
+        if self.replicas[index].health.is_from_before(used.since) {
+            self.end_old(index, used);
+            return false;
+        }
         match used.outcome {
             Outcome::Answered => self.answered(index, used.until, moment),
             Outcome::Failed => self.erred(index, used.until, moment),
@@ -126,20 +138,19 @@ impl Slots {
     pub(in super::super) fn overdue(&mut self, id: ReplicaId, since: Instant, now: Instant) -> bool {
         let Ok(index) = self.find(id) else { return false };
         self.judge.now = Some(now);
-        self.replicas[index].health.overdue += 1;
-        self.failed(index, now.saturating_duration_since(since))
+        let health = &mut self.replicas[index].health;
+        health.overdue += 1;
+        !health.is_from_before(since) && self.failed(index, now.saturating_duration_since(since))
     }
 
     fn answered(&mut self, index: usize, until: Instant, Moment { seconds, at, .. }: Moment) -> bool {
-        let reference = if self.replicas[index].health.standing == Standing::Probation {
-            self.middle(|other| other != index)
-        } else {
-            None
-        };
+        let is_timed = self.replicas[index].health.is_tried_for_speed() && !self.is_warming_up(index);
+        let reference = if is_timed { self.middle(|other| other != index) } else { None };
         let judge = &mut self.judge;
         let health = &mut self.replicas[index].health;
         judge.answers += 1;
         judge.spread += (health.pace.note(seconds, at) - judge.spread) / 64.0;
+        health.age();
         self.peaks.1 = self.peaks.1.max(health.pace.peak());
         health.remember(false);
         health.errors.good();
@@ -151,16 +162,20 @@ impl Slots {
             return false;
         }
         health.relieve();
-        if let Some(reference) = reference
-            && log2(seconds) > reference + FAR_SLOWER
+        let times = reference.map(|reference| health.pace.at_first_sight() - reference);
+        if let Some(times) = times
+            && times > FAR_SLOWER + self.chance(index)
         {
-            let why = Why::Slow { times: exp2(log2(seconds) - reference) };
-            health.eject(Some(why), PAUSE, until);
+            let why = Why::Slow { times: exp2(times) };
+            self.take_out(index, Standing::Slow, Some(why), until);
             self.recount();
             return true;
         }
         // The others can wait for the next second: one that goes on failing would call at each answer.
-        matches!(health.standing, Standing::Good | Standing::Probation | Standing::Silent)
+        matches!(
+            self.replicas[index].health.standing,
+            Standing::Good | Standing::Probation | Standing::Silent
+        )
     }
 
     fn failed(&mut self, index: usize, took: Duration) -> bool {
@@ -180,7 +195,9 @@ impl Slots {
         let why = Some(health.failures());
         health.accuse((0.5 / siblings.failing.max(RARE)).ln().max(0.0));
         let on_trial = health.standing == Standing::Probation;
-        if health.score >= SUSPECT {
+        // What fails now on one that is out was given to it before.
+        let is_out = matches!(health.standing, Standing::Ejected | Standing::Silent);
+        if health.score >= SUSPECT && !is_out {
             health.halve(held);
         }
         let guilty = health.score >= GUILTY || on_trial;
@@ -189,6 +206,8 @@ impl Slots {
             if self.can_spare(index, TARGET) {
                 // A trial that costs a client its time-out comes the later.
                 self.replicas[index].health.eject(why, PAUSE.max(2 * took), now);
+            } else if is_out {
+                self.replicas[index].health.cap = 1;
             }
         }
         self.recount();
@@ -197,6 +216,7 @@ impl Slots {
 
     /// The standing of each replica that admits requests.
     pub(in super::super) fn reports(&self) -> Vec<Report> {
+        let is_new = |health: &Health| self.judge.now.is_none_or(|now| health.is_new(now));
         let ready = self.replicas.iter().filter(|replica| replica.phase == Phase::Ready);
         ready
             .map(|replica| {
@@ -206,6 +226,7 @@ impl Slots {
                     standing: health.standing,
                     since: health.since,
                     why: health.why,
+                    is_new: is_new(health),
                 }
             })
             .collect()

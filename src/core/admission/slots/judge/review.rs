@@ -36,12 +36,14 @@ impl Slots {
         let limit = self.most();
         let answers = self.judge.answers;
         let slow = self.slowness(index, middle);
+        let is_warm = !self.is_warming_up(index);
+        self.replicas[index].health.pass(now);
         let health = &self.replicas[index].health;
         let why = health.why;
         match health.standing {
             Standing::Good => {
                 self.replicas[index].health.grow(limit);
-                if let Some(times) = slow.filter(|slow| *slow > FAR_SLOWER + self.chance(index)) {
+                if let Some(times) = slow.filter(|slow| is_warm && *slow > FAR_SLOWER + self.chance(index)) {
                     let why = Some(Why::Slow { times: exp2(times) });
                     self.take_out(index, Standing::Slow, why, now);
                 } else {
@@ -67,16 +69,20 @@ impl Slots {
                 }
             }
             Standing::Ejected => {
-                // What it still holds may never end.
-                if health.may_try(now) && self.replicas[index].busy == 0 {
-                    self.replicas[index].health.try_again();
+                // What it holds for longer than its time may never end.
+                let replica = &self.replicas[index];
+                let (busy, has_room) = (replica.busy, replica.busy < replica.room(limit));
+                if health.may_try(now) && has_room && health.overdue == 0 {
+                    self.replicas[index].health.try_again(busy);
                 } else if !self.can_spare(index, 1.0) {
                     self.take_back(index, why, now);
                 }
             }
             Standing::Probation => {
                 self.replicas[index].health.grow(limit);
-                if self.replicas[index].health.has_passed() {
+                let health = &self.replicas[index].health;
+                let is_slow = health.is_tried_for_speed() && slow.is_none_or(|slow| slow > FAR_SLOWER);
+                if health.has_passed(is_slow) {
                     self.replicas[index].health.acquit(now);
                 }
             }
@@ -87,12 +93,13 @@ impl Slots {
         }
         if replica.busy == 0 {
             replica.health.overdue = 0;
+            replica.health.old = 0;
         }
         replica.health.heard = false;
     }
 
     /// Taken out if the others carry the load, otherwise given work last.
-    fn take_out(&mut self, index: usize, standing: Standing, why: Option<Why>, now: Instant) {
+    pub(super) fn take_out(&mut self, index: usize, standing: Standing, why: Option<Why>, now: Instant) {
         let spare = self.can_spare(index, TARGET);
         let health = &mut self.replicas[index].health;
         if spare { health.eject(why, PAUSE, now) } else { health.blame(standing, why, now) }

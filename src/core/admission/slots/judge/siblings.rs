@@ -75,6 +75,12 @@ impl Slots {
         Some(self.replicas[index].health.pace.typical()? - middle?)
     }
 
+    /// Too young to be called slow, or with slots that still grow.
+    pub(super) fn is_warming_up(&self, index: usize) -> bool {
+        let replica = &self.replicas[index];
+        replica.health.is_young() || replica.cap.is_some()
+    }
+
     /// By how much a replica may seem slower by chance: three standard errors.
     pub(super) fn chance(&self, index: usize) -> f64 {
         3.0 * (self.judge.spread / self.replicas[index].health.pace.count.max(1.0)).sqrt()

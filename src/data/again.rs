@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body::{Body as _, Frame};
 
 use crate::core::admission::Ask;
+use crate::core::retry::{Budget, Denied};
 use crate::core::settings::RepeatSettings;
 use crate::data::body::{Progress, RequestBody, Upload};
 use crate::data::upstream::Outgoing;
@@ -20,19 +21,28 @@ const MOST_KEPT: usize = 64 * 1024;
 
 /// A request that may be sent again.
 #[derive(Debug)]
-pub struct Again {
+pub struct Again<'a> {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
     kept: Rc<Kept>,
     progress: Rc<Progress>,
     ask: Ask,
+    /// How often it may still be sent again.
+    attempts: Cell<u32>,
+    /// What each time is paid from.
+    budget: &'a Budget,
 }
 
-impl Again {
+impl<'a> Again<'a> {
     /// Keeps what is needed to send a request again, if it may be: GET and HEAD do no harm by definition (RFC 9110 §9.2.1),
     /// others where the deployment says so. To be called before anything is read of its body.
-    pub fn of(request: &mut Outgoing, settings: &RepeatSettings, ask: Ask) -> Option<Box<Self>> {
+    pub fn of(
+        request: &mut Outgoing,
+        settings: &RepeatSettings,
+        ask: Ask,
+        budget: &'a Budget,
+    ) -> Option<Box<Self>> {
         if !settings.idempotent && !matches!(*request.method(), Method::GET | Method::HEAD) {
             return None;
         }
@@ -50,7 +60,35 @@ impl Again {
             kept,
             progress: request.body().progress(),
             ask,
+            attempts: Cell::new(settings.attempts),
+            budget,
         }))
+    }
+
+    /// How often it may still be sent again.
+    pub fn attempts(&self) -> u32 {
+        self.attempts.get()
+    }
+
+    /// It is sent again because it failed.
+    pub fn count(&self) {
+        self.attempts.update(|left| left.saturating_sub(1));
+    }
+
+    /// Pays for one more copy.
+    pub fn pay(&self) -> Result<(), Denied> {
+        if !self.is_whole() {
+            return Err(Denied::Body);
+        }
+        if !self.budget.withdraw() {
+            return Err(Denied::Budget);
+        }
+        Ok(())
+    }
+
+    /// A copy that was paid for is not sent.
+    pub fn pay_back(&self) {
+        self.budget.put_back();
     }
 
     /// What the request asks for a slot with.
@@ -116,6 +154,7 @@ mod tests {
 
     #[test]
     fn only_what_is_safe_or_declared_is_kept() {
+        let budget = Budget::default();
         let declared = RepeatSettings { idempotent: true, ..RepeatSettings::default() };
         for (method, settings, kept) in [
             (Method::GET, RepeatSettings::default(), true),
@@ -125,8 +164,8 @@ mod tests {
             (Method::DELETE, RepeatSettings::default(), false),
             (Method::POST, declared, true),
         ] {
-            let again =
-                Again::of(&mut request(method.clone(), RequestBody::empty()), &settings, Ask::default());
+            let mut request = request(method.clone(), RequestBody::empty());
+            let again = Again::of(&mut request, &settings, Ask::default(), &budget);
             assert_eq!(again.is_some(), kept, "{method}");
         }
     }
@@ -149,7 +188,8 @@ mod tests {
     fn a_copy_has_the_head_and_its_own_host() {
         let mut first = request(Method::GET, RequestBody::empty());
         first.headers_mut().insert("x-one", HeaderValue::from_static("1"));
-        let again = Again::of(&mut first, &RepeatSettings::default(), Ask::default()).unwrap();
+        let budget = Budget::default();
+        let again = Again::of(&mut first, &RepeatSettings::default(), Ask::default(), &budget).unwrap();
         first.headers_mut().insert(HOST, HeaderValue::from_static("first:1"));
         let copy = again.copy(&HeaderValue::from_static("second:2")).unwrap();
         assert_eq!((copy.method(), &copy.headers()["x-one"]), (&Method::GET, &HeaderValue::from_static("1")));

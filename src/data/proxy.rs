@@ -268,7 +268,7 @@ impl Path<'_> {
         let (longest, repeat) = (deployment.longest_wait(), &deployment.settings.request.repeat);
         let fields = self.record.fields();
         fields.route_time = asked.saturating_duration_since(fields.started);
-        let again = Again::of(&mut request, repeat, ask);
+        let again = Again::of(&mut request, repeat, ask, &deployment.copies.budget);
         if again.is_some() {
             deployment.copies.budget.deposit(repeat.budget_percent);
         }
@@ -354,7 +354,7 @@ impl Path<'_> {
         &mut self,
         permit: Permit,
         request: Outgoing,
-        again: &Again,
+        again: &Again<'_>,
         deployment: &Deployment,
         sent_at: Instant,
     ) -> Result<Sent, Reject> {

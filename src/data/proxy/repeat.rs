@@ -25,7 +25,7 @@ type Sent = Result<Answer, SendError>;
 pub(super) struct Course<'a> {
     pub(super) upstream: &'a Rc<Upstream>,
     pub(super) deployment: &'a Deployment,
-    pub(super) again: &'a Again,
+    pub(super) again: &'a Again<'a>,
     /// Of the first try; all end when it must.
     pub(super) limits: Limits,
     pub(super) trip: &'a Trip,
@@ -43,17 +43,17 @@ impl Course<'_> {
             Some(hedge) => self.hedged(permit, request, hedge, &mut tried).await,
         };
         let Some(mut cause) = failure(&first) else { return first };
-        let attempts = self.settings().attempts;
-        for made in 0.. {
-            let copy = if made < attempts { self.copy(&mut tried) } else { Err(Denied::Attempts) };
+        loop {
+            let copy = if self.again.attempts() > 0 { self.copy(&mut tried) } else { Err(Denied::Attempts) };
             let (permit, copy, limits) = match copy {
                 Ok(copy) => copy,
                 Err(denied) => {
                     // Where nothing is ever sent again there is nothing to tell.
-                    self.tries.denied = (attempts > 0).then_some(denied);
+                    self.tries.denied = (self.settings().attempts > 0).then_some(denied);
                     break;
                 }
             };
+            self.again.count();
             self.tries.add(cause);
             let again = permit.target();
             tracing::warn!(replica = %target.name, cause = cause.as_str(), again = %again.name, "sends a request again");
@@ -146,15 +146,9 @@ impl Course<'_> {
         if now >= self.limits.until {
             return Err(Denied::Time);
         }
-        if !self.again.is_whole() {
-            return Err(Denied::Body);
-        }
-        let budget = &self.deployment.copies.budget;
-        if !budget.withdraw() {
-            return Err(Denied::Budget);
-        }
+        self.again.pay()?;
         let Some(permit) = self.deployment.gate.take_idle(now, tried, self.again.ask()) else {
-            budget.put_back();
+            self.again.pay_back();
             return Err(Denied::NoIdleSlot);
         };
         tried.push(permit.target().id);

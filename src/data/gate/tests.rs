@@ -496,3 +496,28 @@ async fn a_second_copy_learns_that_somebody_waits_and_leaves_no_trace() {
     drop(copy);
     assert!(gate.lock().copies.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_may_be_at_work_on_what_was_given_up_until_its_time_is_up() {
+    let gate = gate(3, 1);
+    let id = ReplicaId(0);
+    let time = Duration::from_secs(60);
+    let [mut left, mut late, mut answered] = [(); 3].map(|()| held(&gate));
+    late.outcome(Outcome::TimedOut);
+    late.give_up(now() + time);
+    assert!(gate.is_working(id), "for those who wait for the others");
+    left.give_up(now() + time);
+    drop(answered);
+    assert!(gate.is_working(id), "a client that has left does not stop it");
+    tokio::time::advance(time - Duration::from_millis(1)).await;
+    assert!(gate.is_working(id));
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(!gate.is_working(id), "it had its time");
+    answered = held(&gate);
+    assert!(gate.is_working(id));
+    answered.outcome(Outcome::TimedOut);
+    answered.give_up(now() + time);
+    assert!(!gate.is_working(id), "a time-out excuses nothing");
+    drop((left, late, answered));
+    assert!(!gate.is_working(id) && gate.lock().given_up.is_empty());
+}

@@ -2,10 +2,10 @@
 //!
 //! Which requests are kept is decided here; whether one is sent again, in `proxy::repeat`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body::{Body as _, Frame};
@@ -18,6 +18,9 @@ use crate::data::upstream::Outgoing;
 
 /// Most bytes that are kept of a body.
 const MOST_KEPT: usize = 64 * 1024;
+
+/// Pieces below this size are copied together: a handle on each of many would take more room than the bytes.
+const SMALL: usize = 1024;
 
 /// A request that may be sent again.
 #[derive(Debug)]
@@ -106,7 +109,7 @@ impl<'a> Again<'a> {
         if !self.is_whole() {
             return None;
         }
-        let body = RequestBody::whole(self.kept.pieces.borrow().iter().cloned());
+        let body = RequestBody::whole(self.kept.pieces().iter().cloned());
         let mut copy = Box::new(Request::new(body));
         *copy.method_mut() = self.method.clone();
         *copy.uri_mut() = self.uri.clone();
@@ -120,6 +123,8 @@ impl<'a> Again<'a> {
 #[derive(Debug, Default)]
 pub struct Kept {
     pieces: RefCell<Vec<Bytes>>,
+    /// Small pieces that follow them.
+    small: RefCell<BytesMut>,
     bytes: Cell<usize>,
     /// It cannot be sent again.
     lost: Cell<bool>,
@@ -133,12 +138,32 @@ impl Kept {
         if self.bytes.get() > MOST_KEPT {
             return self.lose();
         }
-        self.pieces.borrow_mut().push(data.clone());
+        // Most bodies are a single piece, which costs a handle only.
+        if data.len() < SMALL && self.bytes.get() > data.len() {
+            self.small.borrow_mut().extend_from_slice(data);
+        } else {
+            self.join();
+            self.pieces.borrow_mut().push(data.clone());
+        }
+    }
+
+    /// All that has arrived, in order.
+    fn pieces(&self) -> Ref<'_, Vec<Bytes>> {
+        self.join();
+        self.pieces.borrow()
+    }
+
+    fn join(&self) {
+        let small = self.small.take();
+        if !small.is_empty() {
+            self.pieces.borrow_mut().push(small.freeze());
+        }
     }
 
     fn lose(&self) {
         self.lost.set(true);
         self.pieces.take();
+        self.small.take();
     }
 }
 
@@ -182,6 +207,27 @@ mod tests {
         let kept = Kept::default();
         kept.keep(&Frame::trailers(HeaderMap::new()));
         assert!(kept.lost.get(), "trailers are not sent again");
+    }
+
+    #[test]
+    fn small_pieces_are_kept_together_and_in_order() {
+        let body: Vec<u8> = (0..MOST_KEPT).map(|index| index as u8).collect();
+        for (sizes, most) in [(&[1][..], 2), (&[SMALL - 1], 2), (&[1, SMALL], 128), (&[SMALL, 1, 1], 128)] {
+            let kept = Kept::default();
+            let mut rest = Bytes::from(body.clone());
+            for size in sizes.iter().cycle() {
+                kept.keep(&Frame::data(rest.split_to((*size).min(rest.len()))));
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            assert!(kept.pieces().len() <= most, "{} of {sizes:?}", kept.pieces().len());
+            assert_eq!(kept.pieces().concat(), body, "{sizes:?}");
+        }
+        let kept = Kept::default();
+        let only = Bytes::from(vec![b'x'; 10]);
+        kept.keep(&Frame::data(only.clone()));
+        assert_eq!(kept.pieces()[0].as_ptr(), only.as_ptr(), "a single piece is not copied");
     }
 
     #[test]

@@ -84,8 +84,8 @@ pub struct Upstream {
     idle: RefCell<BTreeMap<ReplicaId, Vec<Idle>>>,
     cork: Rc<Cork>,
     tasks: Tasks,
-    /// Takes connections whose request was given up, and tells until when it may have taken.
-    given_up: UnboundedSender<(Box<Connection>, Permit, Instant)>,
+    /// Takes connections whose request was given up.
+    given_up: UnboundedSender<(Box<Connection>, Permit)>,
 }
 
 #[derive(Debug)]
@@ -118,8 +118,6 @@ pub struct Trip {
 #[derive(Debug)]
 struct Hold {
     held: Option<(Carrier, Permit)>,
-    /// When the head of the answer must be there.
-    until: Instant,
     upstream: Rc<Upstream>,
 }
 
@@ -149,8 +147,8 @@ impl Carrier {
 }
 
 impl Hold {
-    fn new(upstream: &Rc<Upstream>, connection: Box<Connection>, permit: Permit, until: Instant) -> Self {
-        Self { held: Some((Carrier::Reader(connection), permit)), until, upstream: Rc::clone(upstream) }
+    fn new(upstream: &Rc<Upstream>, connection: Box<Connection>, permit: Permit) -> Self {
+        Self { held: Some((Carrier::Reader(connection), permit)), upstream: Rc::clone(upstream) }
     }
 
     fn carrier(&mut self) -> &mut Carrier {
@@ -167,8 +165,7 @@ impl Hold {
     }
 
     /// Sends the request and waits for the head of its answer.
-    async fn exchange(&mut self, request: Outgoing) -> Result<Response<Incoming>, Failure> {
-        let until = self.until;
+    async fn exchange(&mut self, request: Outgoing, until: Instant) -> Result<Response<Incoming>, Failure> {
         match self.carrier() {
             Carrier::Reader(connection) => connection.exchange(request, until).await,
             Carrier::Task(_) => unreachable!("there is a task only when there is an answer"),
@@ -177,7 +174,7 @@ impl Hold {
 
     /// From now on a task moves the connection's bytes.
     fn hand_over(self) -> Self {
-        let (upstream, until) = (Rc::clone(&self.upstream), self.until);
+        let upstream = Rc::clone(&self.upstream);
         let (connection, permit) = self.end();
         let shared: Shared = Rc::new(RefCell::new(connection));
         let of_task = Rc::clone(&shared);
@@ -188,7 +185,7 @@ impl Hold {
             })
             .await;
         });
-        Self { held: Some((Carrier::Task(shared), permit)), until, upstream }
+        Self { held: Some((Carrier::Task(shared), permit)), upstream }
     }
 
     fn end(mut self) -> (Option<Box<Connection>>, Permit) {
@@ -203,7 +200,7 @@ impl Drop for Hold {
             && let Some(connection) = carrier.end()
         {
             // When the worker ends nobody takes it, and the connection ends here.
-            let _ = self.upstream.given_up.send((connection, permit, self.until));
+            let _ = self.upstream.given_up.send((connection, permit));
         }
     }
 }
@@ -310,8 +307,8 @@ impl Upstream {
         let (given_up, mut connections) = mpsc::unbounded_channel();
         let watches = tasks.clone();
         tasks.spawn_local(async move {
-            while let Some((connection, permit, until)) = connections.recv().await {
-                watches.spawn_local(let_go(connection, permit, until));
+            while let Some((connection, permit)) = connections.recv().await {
+                watches.spawn_local(let_go(connection, permit));
             }
         });
         Rc::new(Self { idle: RefCell::default(), cork: Rc::clone(cork), tasks: tasks.clone(), given_up })
@@ -354,8 +351,8 @@ impl Upstream {
                     }
                 },
             };
-            let mut hold = Hold::new(self, connection, permit, limits.until);
-            let mut error = match hold.exchange(request).await {
+            let mut hold = Hold::new(self, connection, permit);
+            let mut error = match hold.exchange(request, limits.until).await {
                 Ok(response) => {
                     let verdict = verdict(response.status());
                     if verdict != Outcome::Answered {
@@ -437,8 +434,8 @@ impl Upstream {
 }
 
 /// Waits for the replica to let go of a request that was given up.
-async fn let_go(connection: Box<Connection>, mut permit: Permit, until: Instant) {
-    permit.give_up(until);
+async fn let_go(connection: Box<Connection>, mut permit: Permit) {
+    permit.give_up(connection.until());
     let rest = async {
         let Some(mut stream) = connection.into_stream().await else { return Ok(()) };
         stream.shutdown().await?;

@@ -288,6 +288,12 @@ impl State {
     fn target(&self, id: ReplicaId) -> Arc<Target> {
         Arc::clone(self.targets.get(&id).expect("slots are granted on replicas that were not removed"))
     }
+
+    fn report(&mut self, id: ReplicaId) {
+        if self.targets.contains_key(&id) && !self.suspects.contains(&id) {
+            self.suspects.push(id);
+        }
+    }
 }
 
 #[cfg(test)]

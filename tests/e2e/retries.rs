@@ -430,3 +430,35 @@ async fn pooled_connections_that_break_are_paid_from_the_budget() {
     assert!(sent > requests && sent <= requests + requests / 5 + 10, "{sent} for {requests} requests");
     assert!(metric(&router, "retries_denied_total", "reason=\"budget\"").await > 0);
 }
+
+#[tokio::test]
+async fn what_has_failed_holds_no_slot_while_another_replica_is_asked() {
+    let (broken, slow) = (Replica::acting(unavailable()), Replica::acting(Act::Hold));
+    let router = router(&[&broken, &slow], DECLARED).await;
+    for _ in 0..10 {
+        let call = tokio::spawn(post(SCORE, "{}").send_to(router.address()));
+        in_flight(&[&slow], 1).await;
+        eventually("one slot in use", async || {
+            (router.state().await["endpoints"][0]["deployments"][0]["slots"]["busy"] == 1).then_some(())
+        })
+        .await;
+        slow.release(1);
+        assert_eq!(call.await.unwrap().status, StatusCode::OK);
+        if broken.served() > 0 {
+            return;
+        }
+    }
+    panic!("no request came to the broken one");
+}
+
+#[tokio::test]
+async fn of_a_failure_too_long_to_keep_the_client_gets_the_status() {
+    let long = || Act::Answer(503, Bytes::from(vec![b'x'; 100_000]), Duration::ZERO);
+    let replicas = [Replica::acting(long()), Replica::acting(long())];
+    let router = router(&[&replicas[0], &replicas[1]], DECLARED).await;
+    let reply = post(SCORE, "{}").send(&router).await;
+    assert_eq!((reply.status.as_u16(), reply.text().as_str()), (503, ""));
+    let single = self::router(&[&replicas[0]], DECLARED).await;
+    let reply = post(SCORE, "{}").send(&single).await;
+    assert_eq!((reply.status.as_u16(), reply.text().len()), (503, 100_000));
+}

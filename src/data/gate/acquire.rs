@@ -184,6 +184,17 @@ impl Permit {
         }
     }
 
+    /// The replica could not be reached: it admits nothing more until the control plane admits it again. Slot and place
+    /// in the queue are kept, for [`Self::suspect`] when the request needs another slot.
+    pub fn report(&self) {
+        let id = self.target.id;
+        self.gate.change(|state| {
+            state.report(id);
+            state.pool.suspend(id, now())
+        });
+        self.gate.events.notify_one();
+    }
+
     /// The replica could not be reached: it admits nothing more until the control plane admits it again, and the
     /// request asks for another slot with its old place in the queue and its old longest wait.
     pub fn suspect(mut self) -> Acquire {
@@ -192,9 +203,7 @@ impl Permit {
         self.gate.change(|state| {
             state.ended[Outcome::Unreachable as usize] += 1;
             let granted = state.pool.suspect(self.place, id, &self.ask, now());
-            if state.targets.contains_key(&id) && !state.suspects.contains(&id) {
-                state.suspects.push(id);
-            }
+            state.report(id);
             granted
         });
         let deadline = Deadline::at(self.wait_until);

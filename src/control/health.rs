@@ -32,8 +32,8 @@ pub enum Health {
 
 /// Probes a replica and reports each change, until it is found dead (after that report) or the future is dropped.
 ///
-/// - `is_busy`: whether requests that somebody waits for are on the replica. A probe that times out meanwhile says nothing: the real model
-///   server answers probes only between two requests.
+/// - `is_busy`: whether the replica may be at work, on requests that somebody waits for or did a moment ago. A probe that
+///   times out meanwhile says nothing: the real model server answers probes only between two requests.
 /// - `recheck`: the data plane could not reach the replica, which admits nothing until it is reported ready. The
 ///   replica is probed now, and the result is reported even if it is no change.
 pub async fn watch(

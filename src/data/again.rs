@@ -2,15 +2,16 @@
 //!
 //! Which requests are kept is decided here; whether one is sent again, in `proxy::repeat`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body::{Body as _, Frame};
 
 use crate::core::admission::Ask;
+use crate::core::retry::{Budget, Denied};
 use crate::core::settings::RepeatSettings;
 use crate::data::body::{Progress, RequestBody, Upload};
 use crate::data::upstream::Outgoing;
@@ -18,21 +19,33 @@ use crate::data::upstream::Outgoing;
 /// Most bytes that are kept of a body.
 const MOST_KEPT: usize = 64 * 1024;
 
+/// Pieces below this size are copied together: a handle on each of many would take more room than the bytes.
+const SMALL: usize = 1024;
+
 /// A request that may be sent again.
 #[derive(Debug)]
-pub struct Again {
+pub struct Again<'a> {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
     kept: Rc<Kept>,
     progress: Rc<Progress>,
     ask: Ask,
+    /// How often it may still be sent again.
+    attempts: Cell<u32>,
+    /// What each time is paid from.
+    budget: &'a Budget,
 }
 
-impl Again {
+impl<'a> Again<'a> {
     /// Keeps what is needed to send a request again, if it may be: GET and HEAD do no harm by definition (RFC 9110 §9.2.1),
     /// others where the deployment says so. To be called before anything is read of its body.
-    pub fn of(request: &mut Outgoing, settings: &RepeatSettings, ask: Ask) -> Option<Box<Self>> {
+    pub fn of(
+        request: &mut Outgoing,
+        settings: &RepeatSettings,
+        ask: Ask,
+        budget: &'a Budget,
+    ) -> Option<Box<Self>> {
         if !settings.idempotent && !matches!(*request.method(), Method::GET | Method::HEAD) {
             return None;
         }
@@ -50,7 +63,35 @@ impl Again {
             kept,
             progress: request.body().progress(),
             ask,
+            attempts: Cell::new(settings.attempts),
+            budget,
         }))
+    }
+
+    /// How often it may still be sent again.
+    pub fn attempts(&self) -> u32 {
+        self.attempts.get()
+    }
+
+    /// It is sent again because it failed.
+    pub fn count(&self) {
+        self.attempts.update(|left| left.saturating_sub(1));
+    }
+
+    /// Pays for one more copy.
+    pub fn pay(&self) -> Result<(), Denied> {
+        if !self.is_whole() {
+            return Err(Denied::Body);
+        }
+        if !self.budget.withdraw() {
+            return Err(Denied::Budget);
+        }
+        Ok(())
+    }
+
+    /// A copy that was paid for is not sent.
+    pub fn pay_back(&self) {
+        self.budget.put_back();
     }
 
     /// What the request asks for a slot with.
@@ -68,7 +109,7 @@ impl Again {
         if !self.is_whole() {
             return None;
         }
-        let body = RequestBody::whole(self.kept.pieces.borrow().iter().cloned());
+        let body = RequestBody::whole(self.kept.pieces().iter().cloned());
         let mut copy = Box::new(Request::new(body));
         *copy.method_mut() = self.method.clone();
         *copy.uri_mut() = self.uri.clone();
@@ -82,6 +123,8 @@ impl Again {
 #[derive(Debug, Default)]
 pub struct Kept {
     pieces: RefCell<Vec<Bytes>>,
+    /// Small pieces that follow them.
+    small: RefCell<BytesMut>,
     bytes: Cell<usize>,
     /// It cannot be sent again.
     lost: Cell<bool>,
@@ -95,12 +138,32 @@ impl Kept {
         if self.bytes.get() > MOST_KEPT {
             return self.lose();
         }
-        self.pieces.borrow_mut().push(data.clone());
+        // Most bodies are a single piece, which costs a handle only.
+        if data.len() < SMALL && self.bytes.get() > data.len() {
+            self.small.borrow_mut().extend_from_slice(data);
+        } else {
+            self.join();
+            self.pieces.borrow_mut().push(data.clone());
+        }
+    }
+
+    /// All that has arrived, in order.
+    fn pieces(&self) -> Ref<'_, Vec<Bytes>> {
+        self.join();
+        self.pieces.borrow()
+    }
+
+    fn join(&self) {
+        let small = self.small.take();
+        if !small.is_empty() {
+            self.pieces.borrow_mut().push(small.freeze());
+        }
     }
 
     fn lose(&self) {
         self.lost.set(true);
         self.pieces.take();
+        self.small.take();
     }
 }
 
@@ -116,6 +179,7 @@ mod tests {
 
     #[test]
     fn only_what_is_safe_or_declared_is_kept() {
+        let budget = Budget::default();
         let declared = RepeatSettings { idempotent: true, ..RepeatSettings::default() };
         for (method, settings, kept) in [
             (Method::GET, RepeatSettings::default(), true),
@@ -125,8 +189,8 @@ mod tests {
             (Method::DELETE, RepeatSettings::default(), false),
             (Method::POST, declared, true),
         ] {
-            let again =
-                Again::of(&mut request(method.clone(), RequestBody::empty()), &settings, Ask::default());
+            let mut request = request(method.clone(), RequestBody::empty());
+            let again = Again::of(&mut request, &settings, Ask::default(), &budget);
             assert_eq!(again.is_some(), kept, "{method}");
         }
     }
@@ -146,10 +210,32 @@ mod tests {
     }
 
     #[test]
+    fn small_pieces_are_kept_together_and_in_order() {
+        let body: Vec<u8> = (0..MOST_KEPT).map(|index| index as u8).collect();
+        for (sizes, most) in [(&[1][..], 2), (&[SMALL - 1], 2), (&[1, SMALL], 128), (&[SMALL, 1, 1], 128)] {
+            let kept = Kept::default();
+            let mut rest = Bytes::from(body.clone());
+            for size in sizes.iter().cycle() {
+                kept.keep(&Frame::data(rest.split_to((*size).min(rest.len()))));
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            assert!(kept.pieces().len() <= most, "{} of {sizes:?}", kept.pieces().len());
+            assert_eq!(kept.pieces().concat(), body, "{sizes:?}");
+        }
+        let kept = Kept::default();
+        let only = Bytes::from(vec![b'x'; 10]);
+        kept.keep(&Frame::data(only.clone()));
+        assert_eq!(kept.pieces()[0].as_ptr(), only.as_ptr(), "a single piece is not copied");
+    }
+
+    #[test]
     fn a_copy_has_the_head_and_its_own_host() {
         let mut first = request(Method::GET, RequestBody::empty());
         first.headers_mut().insert("x-one", HeaderValue::from_static("1"));
-        let again = Again::of(&mut first, &RepeatSettings::default(), Ask::default()).unwrap();
+        let budget = Budget::default();
+        let again = Again::of(&mut first, &RepeatSettings::default(), Ask::default(), &budget).unwrap();
         first.headers_mut().insert(HOST, HeaderValue::from_static("first:1"));
         let copy = again.copy(&HeaderValue::from_static("second:2")).unwrap();
         assert_eq!((copy.method(), &copy.headers()["x-one"]), (&Method::GET, &HeaderValue::from_static("1")));

@@ -67,8 +67,8 @@ struct State {
     /// that can drop a task and with it another permit of this gate.
     wakers: BTreeMap<TicketId, Waker>,
     suspects: Vec<ReplicaId>,
-    /// How many of a replica's slots are held by requests that were given up.
-    given_up: BTreeMap<ReplicaId, u32>,
+    /// Of each of a replica's slots that is held by a request that was given up, until when the replica may be at work on it.
+    given_up: BTreeMap<ReplicaId, Vec<Instant>>,
     /// How the uses of slots ended, by the number of the outcome.
     ended: [u64; Outcome::ALL.len()],
     /// Of second copies, which make way when somebody has to wait.
@@ -152,11 +152,14 @@ impl Gate {
         self.lock().pool.busy(id)
     }
 
-    /// Whether a replica has a request that somebody still waits for. One that only holds on to requests that were given
-    /// up has been silent for longer than it may be.
+    /// Whether a replica may be at work: it has a request that somebody still waits for, or one that was given up (its
+    /// client left, another copy won) before its time was up, and which the replica may still compute. One that holds on to
+    /// others only has been silent for longer than it may be.
     pub fn is_working(&self, id: ReplicaId) -> bool {
-        let state = self.lock();
-        state.pool.busy(id) > state.given_up.get(&id).copied().unwrap_or(0)
+        let (state, now) = (self.lock(), now());
+        let given_up = state.given_up.get(&id).map_or(&[][..], Vec::as_slice);
+        let overdue = given_up.iter().filter(|until| **until <= now).count();
+        state.pool.busy(id) as usize > overdue
     }
 
     /// Whether any replica admits requests.
@@ -290,6 +293,12 @@ fn now() -> Instant {
 impl State {
     fn target(&self, id: ReplicaId) -> Arc<Target> {
         Arc::clone(self.targets.get(&id).expect("slots are granted on replicas that were not removed"))
+    }
+
+    fn report(&mut self, id: ReplicaId) {
+        if self.targets.contains_key(&id) && !self.suspects.contains(&id) {
+            self.suspects.push(id);
+        }
     }
 }
 

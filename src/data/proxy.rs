@@ -29,10 +29,10 @@ use crate::data::peer::Peer;
 use crate::data::quota::{Limiter, Told};
 use crate::data::record::OpenRecord;
 use crate::data::reject::Reject;
-use crate::data::upstream::{self, Answer, Outgoing, SendError, Trip};
+use crate::data::upstream::{self, Outgoing, SendError, Trip};
 use crate::data::worker::Worker;
 use crate::data::world::{Deployment, Endpoint, Snapshot};
-use repeat::Course;
+use repeat::{Course, Reply, Rest};
 
 mod repeat;
 
@@ -118,7 +118,7 @@ async fn serve(
 }
 
 enum Outcome {
-    Model(Answer, Arc<Deployment>),
+    Model(Reply, Arc<Deployment>),
     Own(Response<Bytes>),
 }
 
@@ -263,12 +263,12 @@ impl Path<'_> {
         deployment: &Deployment,
         mut request: Outgoing,
         ask: Ask,
-    ) -> Result<Answer, Reject> {
+    ) -> Result<Reply, Reject> {
         let asked = Instant::now();
         let (longest, repeat) = (deployment.longest_wait(), &deployment.settings.request.repeat);
         let fields = self.record.fields();
         fields.route_time = asked.saturating_duration_since(fields.started);
-        let again = Again::of(&mut request, repeat, ask);
+        let again = Again::of(&mut request, repeat, ask, &deployment.copies.budget);
         if again.is_some() {
             deployment.copies.budget.deposit(repeat.budget_percent);
         }
@@ -345,7 +345,7 @@ impl Path<'_> {
     ) -> Result<Sent, Reject> {
         let upload = request.body().progress();
         let (limits, trip) = (limits(&deployment.settings.request, sent_at), Trip::default());
-        let sent = self.worker.upstream.send(permit, request, None, limits, &trip).await;
+        let sent = self.worker.upstream.send(permit, request, None, limits, &trip).await.map(Reply::Open);
         self.judge(sent, &trip, &upload, deployment, sent_at)
     }
 
@@ -354,7 +354,7 @@ impl Path<'_> {
         &mut self,
         permit: Permit,
         request: Outgoing,
-        again: &Again,
+        again: &Again<'_>,
         deployment: &Deployment,
         sent_at: Instant,
     ) -> Result<Sent, Reject> {
@@ -369,8 +369,8 @@ impl Path<'_> {
             tries: &mut self.record.fields().tries,
         };
         let sent = course.run(permit, request).await;
-        if let Ok(answer) = &sent {
-            self.record.fields().replica = Some(Arc::clone(&answer.exchange.target().name));
+        if let Ok(reply) = &sent {
+            self.record.fields().replica = Some(Arc::clone(&reply.target().name));
         }
         for _ in 0..trip.stale.get() {
             let tries = &mut self.record.fields().tries;
@@ -383,7 +383,7 @@ impl Path<'_> {
     /// What a try means for the client.
     fn judge(
         &mut self,
-        sent: Result<Answer, SendError>,
+        sent: Result<Reply, SendError>,
         trip: &Trip,
         upload: &Progress,
         deployment: &Deployment,
@@ -396,15 +396,13 @@ impl Path<'_> {
         fields.request_bytes = upload.bytes();
         match sent {
             // Nothing asked for another protocol, so the replica does not speak HTTP as it should.
-            Ok(answer) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Err(Reject::ModelBroke)
-            }
-            Ok(answer) => {
+            Ok(reply) if reply.status() == StatusCode::SWITCHING_PROTOCOLS => Err(Reject::ModelBroke),
+            Ok(reply) => {
                 let now = Instant::now();
                 fields.model_time = Some(now.saturating_duration_since(sent_at).saturating_sub(connect_time));
-                fields.model_status = Some(answer.response.status());
-                self.record.answered(answer.response.status(), now);
-                Ok(Sent::Answered(answer))
+                fields.model_status = Some(reply.status());
+                self.record.answered(reply.status(), now);
+                Ok(Sent::Answered(reply))
             }
             Err(SendError::Connect(permit, request, error)) => Ok(Sent::Unreachable(permit, request, error)),
             Err(SendError::Exchange(error)) => {
@@ -447,7 +445,7 @@ fn limits(settings: &RequestSettings, now: Instant) -> upstream::Limits {
 }
 
 enum Sent {
-    Answered(Answer),
+    Answered(Reply),
     Unreachable(Permit, Outgoing, std::io::Error),
 }
 
@@ -470,14 +468,14 @@ fn with_query(path: &Uri, query: Option<&str>) -> Uri {
 
 /// The model's answer as the client is to see it.
 fn model_answer(
-    answer: Answer,
+    reply: Reply,
     deployment: &Deployment,
     endpoint: &EndpointSettings,
     ids: Option<&Ids>,
     mut record: OpenRecord,
 ) -> Response<AnswerBody> {
     let profile = endpoint.profile;
-    let (mut parts, incoming) = answer.response.into_parts();
+    let (mut parts, rest) = reply.into_parts();
     if let Some(ids) = ids {
         head::to_client(&mut parts.headers, ids);
     }
@@ -502,8 +500,18 @@ fn model_answer(
         // The model may have told its own.
         parts.headers.append(head::SERVER_TIMING, record.server_timing());
     }
-    let terms = Terms { heard: record.head_at(), stall_limit: deployment.settings.request.timeout };
-    Response::from_parts(parts, AnswerBody::model(incoming, answer.exchange, terms, record))
+    let body = match rest {
+        Rest::Open(incoming, exchange) => {
+            let terms = Terms { heard: record.head_at(), stall_limit: deployment.settings.request.timeout };
+            AnswerBody::model(incoming, exchange, terms, record)
+        }
+        Rest::Closed(bytes) => {
+            let now = record.head_at();
+            record.complete(now);
+            AnswerBody::own(bytes, Some(record))
+        }
+    };
+    Response::from_parts(parts, body)
 }
 
 fn own_answer(

@@ -317,22 +317,23 @@ impl Upstream {
 
     /// Sends a request to the replica of the permit and waits for the head of the answer.
     ///
-    /// A pooled connection that turns out to be closed is replaced by a fresh one as long as nothing of the request has
-    /// been written, or if it may be sent again.
+    /// A pooled connection that turns out to be closed is replaced by a fresh one if nothing of the request has been
+    /// written, or if it may be sent again. That happens once: who knows whether the replica had closed it long ago, or
+    /// because of this request?
     pub async fn send(
         self: &Rc<Self>,
         permit: Permit,
         request: Outgoing,
-        again: Option<&Again>,
+        again: Option<&Again<'_>>,
         limits: Limits,
         trip: &Trip,
     ) -> Result<Answer, SendError> {
         let (mut permit, mut request) = (permit, request);
         let upload = request.body().progress();
+        let mut pooled = self.checkout(permit.target().id, limits.now);
         loop {
-            let pooled = self.checkout(permit.target().id, limits.now);
             let is_fresh = pooled.is_none();
-            let connection = match pooled {
+            let connection = match pooled.take() {
                 Some(connection) => connection,
                 // Boxed, so that requests on a pooled connection do not carry the room that it needs.
                 None => match Box::pin(self.open(&permit, limits, trip)).await {
@@ -378,20 +379,28 @@ impl Upstream {
                 return Err(SendError::Exchange(error.into_error()));
             };
             (permit, request) = (hold.end().1, unsent);
+            // The others have been idle for longer, so they are closed as well or will break in the same way.
+            self.idle.borrow_mut().remove(&permit.target().id);
         }
     }
 
     /// The request for another connection, when a pooled one has failed.
     fn unsent(
         error: &mut TrySendError<Request<RequestBody>>,
-        again: Option<&Again>,
+        again: Option<&Again<'_>>,
         hold: &Hold,
         trip: &Trip,
     ) -> Option<Outgoing> {
         if let Some(request) = error.take_message() {
             return Some(Box::new(request));
         }
-        let copy = again?.copy(&hold.target().host)?;
+        let again = again?;
+        // Why it may not be is told by whoever asks for the next copy.
+        if again.attempts() == 0 || again.pay().is_err() {
+            return None;
+        }
+        again.count();
+        let copy = again.copy(&hold.target().host)?;
         trip.stale.update(|stale| stale.saturating_add(1));
         Some(copy)
     }
@@ -427,7 +436,7 @@ impl Upstream {
 
 /// Waits for the replica to let go of a request that was given up.
 async fn let_go(connection: Box<Connection>, mut permit: Permit) {
-    permit.give_up();
+    permit.give_up(connection.until());
     let rest = async {
         let Some(mut stream) = connection.into_stream().await else { return Ok(()) };
         stream.shutdown().await?;

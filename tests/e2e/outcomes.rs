@@ -109,3 +109,23 @@ async fn a_replica_that_refuses_connections_is_unreachable() {
     }
     used(&router, &json!({"answered": 2, "unreachable": 1})).await;
 }
+
+/// It has one thread: no probe is answered while it computes for a client that has left.
+#[tokio::test]
+async fn a_replica_at_work_for_a_client_that_has_left_is_excused_until_its_time_is_up() {
+    let replica = Replica::acting(Act::Hold);
+    let probes =
+        "        readiness_probe: { initial_delay: 0, period: 1, timeout: 1, failure_threshold: 1 }\n";
+    let endpoints = blue(&[replica.address()], "request_timeout_ms: 8000") + probes;
+    let router = Router::start(&endpoints).ready().await;
+    replica.answer_probes(0);
+    replica.act(Act::Deaf);
+    let before = replica.probes().len();
+    let call = tokio::spawn(post(SCORE, "{}").send_to(router.address()));
+    eventually("request at the replica", async || (replica.in_flight() == 1).then_some(())).await;
+    call.abort();
+    eventually("a probe that timed out", async || (replica.probes().len() >= before + 2).then_some(())).await;
+    let ready = async || router.state().await["endpoints"][0]["deployments"][0]["ready"].clone();
+    assert_eq!(ready().await, 1);
+    eventually("unready", async || (ready().await == 0).then_some(())).await;
+}

@@ -377,3 +377,88 @@ async fn a_pooled_connection_that_breaks_is_replaced_only_where_that_does_no_har
         assert_eq!(line["Attempts"], 1 + again, "{settings}");
     }
 }
+
+/// Nothing is promised by a pooled connection, so each of them could cost one more copy.
+#[tokio::test]
+async fn however_many_pooled_connections_break_one_request_is_sent_twice_at_most() {
+    const POOLED: u32 = 8;
+    for (settings, copies) in [
+        ("idempotent: true", 1),
+        ("idempotent: true, retry: { attempts: 0 }", 0),
+        ("idempotent: true, retry: { attempts: 1 }", 1),
+    ] {
+        let replica = Replica::acting(Act::Hold);
+        let top = "listen: { address: \"127.0.0.1:0\", workers: 1 }";
+        let name = format!("name: pooled-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let settings = format!("{settings}, max_concurrent_requests_per_instance: {POOLED}");
+        let config = blue(&[replica.address()], &settings).replace("name: blue", &name);
+        let router = Router::start_with(top, &config).ready().await;
+        let callers: Vec<_> =
+            (0..POOLED).map(|_| tokio::spawn(post(SCORE, "{}").send_to(router.address()))).collect();
+        in_flight(&[&replica], POOLED).await;
+        replica.release(POOLED.into());
+        for caller in callers {
+            assert_eq!(caller.await.unwrap().status, StatusCode::OK);
+        }
+        all_free(&router).await;
+        let before = replica.served();
+        replica.act(Act::Cut);
+        post(SCORE, "{}").send(&router).await.expect(502, "model_connection_broken");
+        assert_eq!(replica.served(), before + 1 + copies, "{settings}");
+        assert_eq!(metric(&router, "retries_total", "reason=\"stale\"").await, copies, "{settings}");
+        let log = router.access_log(POOLED as usize + 1).await;
+        assert_eq!(log.last().unwrap()["Attempts"], 1 + copies, "{settings}");
+    }
+}
+
+/// Each request breaks the connection that the one before has left in the pool.
+#[tokio::test]
+async fn pooled_connections_that_break_are_paid_from_the_budget() {
+    let replica = Replica::start();
+    let top = "listen: { address: \"127.0.0.1:0\", workers: 1 }";
+    let name = format!("name: pooled-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    let config = blue(&[replica.address()], "idempotent: true").replace("name: blue", &name);
+    let router = Router::start_with(top, &config).ready().await;
+    let requests = 60;
+    for _ in 0..requests / 2 {
+        replica.act(Act::ok("{}"));
+        assert_eq!(post(SCORE, "{}").send(&router).await.status, StatusCode::OK);
+        replica.act(Act::Cut);
+        post(SCORE, "{}").send(&router).await.expect(502, "model_connection_broken");
+    }
+    let sent = replica.served();
+    assert!(sent > requests && sent <= requests + requests / 5 + 10, "{sent} for {requests} requests");
+    assert!(metric(&router, "retries_denied_total", "reason=\"budget\"").await > 0);
+}
+
+#[tokio::test]
+async fn what_has_failed_holds_no_slot_while_another_replica_is_asked() {
+    let (broken, slow) = (Replica::acting(unavailable()), Replica::acting(Act::Hold));
+    let router = router(&[&broken, &slow], DECLARED).await;
+    for _ in 0..10 {
+        let call = tokio::spawn(post(SCORE, "{}").send_to(router.address()));
+        in_flight(&[&slow], 1).await;
+        eventually("one slot in use", async || {
+            (router.state().await["endpoints"][0]["deployments"][0]["slots"]["busy"] == 1).then_some(())
+        })
+        .await;
+        slow.release(1);
+        assert_eq!(call.await.unwrap().status, StatusCode::OK);
+        if broken.served() > 0 {
+            return;
+        }
+    }
+    panic!("no request came to the broken one");
+}
+
+#[tokio::test]
+async fn of_a_failure_too_long_to_keep_the_client_gets_the_status() {
+    let long = || Act::Answer(503, Bytes::from(vec![b'x'; 100_000]), Duration::ZERO);
+    let replicas = [Replica::acting(long()), Replica::acting(long())];
+    let router = router(&[&replicas[0], &replicas[1]], DECLARED).await;
+    let reply = post(SCORE, "{}").send(&router).await;
+    assert_eq!((reply.status.as_u16(), reply.text().as_str()), (503, ""));
+    let single = self::router(&[&replicas[0]], DECLARED).await;
+    let reply = post(SCORE, "{}").send(&single).await;
+    assert_eq!((reply.status.as_u16(), reply.text().len()), (503, 100_000));
+}

@@ -148,7 +148,8 @@ pub struct Permit {
     outcome: Outcome,
     /// False once the slot was given back by `suspect`.
     held: bool,
-    given_up: bool,
+    /// Once nobody waits for it any more: until when the replica may go on with it.
+    given_up: Option<Instant>,
 }
 
 impl Permit {
@@ -161,7 +162,7 @@ impl Permit {
         ask: Ask,
     ) -> Self {
         let outcome = Outcome::GivenUp;
-        Self { gate, target, place, wait_until, ask, since, outcome, held: true, given_up: false }
+        Self { gate, target, place, wait_until, ask, since, outcome, held: true, given_up: None }
     }
 
     /// How the use of the slot has gone, as far as it is known; the last word counts. A time-out counts at once: the
@@ -182,11 +183,25 @@ impl Permit {
         &self.target
     }
 
-    /// Nobody waits for the request any more; its slot stays taken until the replica has let go of it.
-    pub fn give_up(&mut self) {
-        if !std::mem::replace(&mut self.given_up, true) {
-            *self.gate.lock().given_up.entry(self.target.id).or_default() += 1;
+    /// Nobody waits for the request any more; its slot stays taken until the replica has let go of it. It may be at work
+    /// until `until`, but one whose time was up has had its time.
+    pub fn give_up(&mut self, until: Instant) {
+        if self.given_up.is_none() {
+            let until = if self.outcome == Outcome::TimedOut { now() } else { until };
+            self.given_up = Some(until);
+            self.gate.lock().given_up.entry(self.target.id).or_default().push(until);
         }
+    }
+
+    /// The replica could not be reached: it admits nothing more until the control plane admits it again. Slot and place
+    /// in the queue are kept, for [`Self::suspect`] when the request needs another slot.
+    pub fn report(&self) {
+        let id = self.target.id;
+        self.gate.change(|state| {
+            state.report(id);
+            state.pool.suspend(id, now())
+        });
+        self.gate.events.notify_one();
     }
 
     /// The replica could not be reached: it admits nothing more until the control plane admits it again, and the
@@ -197,9 +212,7 @@ impl Permit {
         self.gate.change(|state| {
             state.ended[Outcome::Unreachable as usize] += 1;
             let granted = state.pool.suspect(self.place, id, &self.ask, now());
-            if state.targets.contains_key(&id) && !state.suspects.contains(&id) {
-                state.suspects.push(id);
-            }
+            state.report(id);
             granted
         });
         let deadline = Deadline::at(self.wait_until);
@@ -216,11 +229,13 @@ impl Drop for Permit {
                 Use { since: self.since, until: now(), outcome: self.outcome, tenant: self.ask.tenant };
             self.gate.change(|state| {
                 state.ended[self.outcome as usize] += 1;
-                if self.given_up
-                    && let Some(count) = state.given_up.get_mut(&id)
+                if let Some(until) = self.given_up
+                    && let Some(given_up) = state.given_up.get_mut(&id)
                 {
-                    *count -= 1;
-                    if *count == 0 {
+                    if let Some(index) = given_up.iter().position(|other| *other == until) {
+                        given_up.swap_remove(index);
+                    }
+                    if given_up.is_empty() {
                         state.given_up.remove(&id);
                     }
                 }

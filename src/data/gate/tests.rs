@@ -497,3 +497,48 @@ async fn a_second_copy_learns_that_somebody_waits_and_leaves_no_trace() {
     drop(copy);
     assert!(gate.lock().copies.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_may_be_at_work_on_what_was_given_up_until_its_time_is_up() {
+    let gate = gate(3, 1);
+    let id = ReplicaId(0);
+    let time = Duration::from_secs(60);
+    let [mut left, mut late, mut answered] = [(); 3].map(|()| held(&gate));
+    late.outcome(Outcome::TimedOut);
+    late.give_up(now() + time);
+    assert!(gate.is_working(id), "for those who wait for the others");
+    left.give_up(now() + time);
+    drop(answered);
+    assert!(gate.is_working(id), "a client that has left does not stop it");
+    tokio::time::advance(time - Duration::from_millis(1)).await;
+    assert!(gate.is_working(id));
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(!gate.is_working(id), "it had its time");
+    answered = held(&gate);
+    assert!(gate.is_working(id));
+    answered.outcome(Outcome::TimedOut);
+    answered.give_up(now() + time);
+    assert!(!gate.is_working(id), "a time-out excuses nothing");
+    drop((left, late, answered));
+    assert!(!gate.is_working(id) && gate.lock().given_up.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_reported_admits_nothing_and_the_request_keeps_its_place() {
+    let gate = gate(2, 1);
+    let permit = held_for(&gate, LONG);
+    permit.report();
+    assert_eq!((gate.load().ready, gate.busy(ReplicaId(0))), (0, 1));
+    assert_eq!(gate.take_suspects(), [ReplicaId(0)]);
+    tokio::time::timeout(WAIT, gate.events().notified()).await.expect("control is woken");
+    let mut later = Waiter::new(&gate, LONG);
+    let mut again = Waiter { acquire: permit.suspect(), bell: Arc::default() };
+    assert!(again.poll().is_pending());
+    gate.set_limits(limits(1, None));
+    gate.admit(&target(0));
+    let permit = again.permit();
+    assert!(later.poll().is_pending(), "it came later");
+    drop(permit);
+    drop(later.permit());
+    assert_empty(&gate);
+}

@@ -3,29 +3,80 @@
 //! Copies go only into idle slots of other replicas, within the time and the budget; each holds a permit of its own, and
 //! what loses is given up like a request whose client has left. Nothing here waits for a slot.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{Response, StatusCode, response};
+use hyper::body::Incoming;
 
 use crate::core::admission::ReplicaId;
 use crate::core::retry::{Cause, Denied, Hedge, Tries};
 use crate::core::settings::{HedgeAfter, RepeatSettings};
 use crate::data::again::Again;
-use crate::data::gate::Permit;
-use crate::data::upstream::{Answer, Limits, Outgoing, SendError, Trip, Upstream};
+use crate::data::gate::{Permit, Target};
+use crate::data::upstream::{Answer, Exchange, Limits, Outgoing, SendError, Trip, Upstream};
 use crate::data::world::Deployment;
 
+/// Most that is read of a failed answer before the next replica is asked, and for how long.
+const MOST_READ: usize = 64 * 1024;
+const READ_TIME: Duration = Duration::from_millis(100);
+
 /// What a try came to.
-type Sent = Result<Answer, SendError>;
+type Sent = Result<Reply, SendError>;
+
+/// What a replica has answered.
+pub(super) enum Reply {
+    /// Its body is still on its connection.
+    Open(Answer),
+    /// It failed and the request was sent again: its slot was not held for that time.
+    Closed(Response<Bytes>, Arc<Target>),
+}
+
+/// The body of a reply.
+pub(super) enum Rest {
+    Open(Incoming, Exchange),
+    Closed(Bytes),
+}
+
+impl Reply {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Open(answer) => answer.response.status(),
+            Self::Closed(response, _) => response.status(),
+        }
+    }
+
+    pub(super) fn target(&self) -> &Arc<Target> {
+        match self {
+            Self::Open(answer) => answer.exchange.target(),
+            Self::Closed(_, target) => target,
+        }
+    }
+
+    pub(super) fn into_parts(self) -> (response::Parts, Rest) {
+        match self {
+            Self::Open(Answer { response, exchange }) => {
+                let (head, incoming) = response.into_parts();
+                (head, Rest::Open(incoming, exchange))
+            }
+            Self::Closed(response, _) => {
+                let (head, bytes) = response.into_parts();
+                (head, Rest::Closed(bytes))
+            }
+        }
+    }
+}
 
 /// One request on its way to one replica after the other.
 pub(super) struct Course<'a> {
     pub(super) upstream: &'a Rc<Upstream>,
     pub(super) deployment: &'a Deployment,
-    pub(super) again: &'a Again,
+    pub(super) again: &'a Again<'a>,
     /// Of the first try; all end when it must.
     pub(super) limits: Limits,
     pub(super) trip: &'a Trip,
@@ -38,34 +89,46 @@ impl Course<'_> {
     pub(super) async fn run(mut self, permit: Permit, request: Outgoing) -> Sent {
         let mut target = Arc::clone(permit.target());
         let mut tried = vec![target.id];
-        let first = match self.settings().hedge {
-            None => self.upstream.send(permit, request, Some(self.again), self.limits, self.trip).await,
+        let mut first = match self.settings().hedge {
+            None => self.send(permit, request, self.limits).await,
             Some(hedge) => self.hedged(permit, request, hedge, &mut tried).await,
         };
         let Some(mut cause) = failure(&first) else { return first };
-        let attempts = self.settings().attempts;
-        for made in 0.. {
-            let copy = if made < attempts { self.copy(&mut tried) } else { Err(Denied::Attempts) };
+        loop {
+            let copy = if self.again.attempts() > 0 { self.copy(&mut tried) } else { Err(Denied::Attempts) };
             let (permit, copy, limits) = match copy {
                 Ok(copy) => copy,
                 Err(denied) => {
                     // Where nothing is ever sent again there is nothing to tell.
-                    self.tries.denied = (attempts > 0).then_some(denied);
+                    self.tries.denied = (self.settings().attempts > 0).then_some(denied);
                     break;
                 }
             };
+            first = set_aside(first, limits.until).await;
+            self.again.count();
             self.tries.add(cause);
             let again = permit.target();
             tracing::warn!(replica = %target.name, cause = cause.as_str(), again = %again.name, "sends a request again");
             target = Arc::clone(again);
-            let next = self.upstream.send(permit, copy, Some(self.again), limits, self.trip).await;
+            let next = self.send(permit, copy, limits).await;
             if is_answer(&next) {
                 return next;
             }
-            cause = failure(&next).unwrap_or(Cause::Unreachable);
+            cause = match (failure(&next), &next) {
+                (Some(cause), _) => cause,
+                (None, Err(SendError::Connect(..))) => Cause::Unreachable,
+                (None, _) => {
+                    self.tries.denied = Some(Denied::Time);
+                    break;
+                }
+            };
             discard(next);
         }
         first
+    }
+
+    async fn send(&self, permit: Permit, request: Outgoing, limits: Limits) -> Sent {
+        self.upstream.send(permit, request, Some(self.again), limits, self.trip).await.map(Reply::Open)
     }
 
     /// Sends the request, and a second copy when there is no answer after a while.
@@ -81,7 +144,9 @@ impl Course<'_> {
             HedgeAfter::P95 => self.p95(),
         };
         let (upstream, again, limits, trip) = (self.upstream, self.again, self.limits, self.trip);
-        let mut first = std::pin::pin!(upstream.send(permit, request, Some(again), limits, trip));
+        let mut first = std::pin::pin!(async {
+            upstream.send(permit, request, Some(again), limits, trip).await.map(Reply::Open)
+        });
         let began = Instant::now();
         let sent = match late {
             None => first.await,
@@ -108,14 +173,17 @@ impl Course<'_> {
     ) -> Sent {
         let Ok((permit, copy, limits)) = self.copy(tried) else { return first.await };
         let trip = Trip::default();
-        let mut second = Box::pin(self.upstream.send(permit, copy, Some(self.again), limits, &trip));
+        let (upstream, again) = (self.upstream, self.again);
+        let mut second = Box::pin(async {
+            upstream.send(permit, copy, Some(again), limits, &trip).await.map(Reply::Open)
+        });
         let (end, sent) = tokio::select! {
             biased;
             sent = &mut first => {
                 if is_answer(&sent) {
                     (Hedge::Lost, sent)
                 } else {
-                    let other = second.as_mut().await;
+                    let (sent, other) = tokio::join!(set_aside(sent, limits.until), second.as_mut());
                     let (end, sent, other) =
                         if is_answer(&other) { (Hedge::Won, other, sent) } else { (Hedge::Failed, sent, other) };
                     discard(other);
@@ -146,15 +214,9 @@ impl Course<'_> {
         if now >= self.limits.until {
             return Err(Denied::Time);
         }
-        if !self.again.is_whole() {
-            return Err(Denied::Body);
-        }
-        let budget = &self.deployment.copies.budget;
-        if !budget.withdraw() {
-            return Err(Denied::Budget);
-        }
+        self.again.pay()?;
         let Some(permit) = self.deployment.gate.take_idle(now, tried, self.again.ask()) else {
-            budget.put_back();
+            self.again.pay_back();
             return Err(Denied::NoIdleSlot);
         };
         tried.push(permit.target().id);
@@ -180,7 +242,7 @@ fn is_answer(sent: &Sent) -> bool {
 /// Why another replica may be asked, if it may: nothing of an answer has gone to the client, and the time is not used up.
 fn failure(sent: &Sent) -> Option<Cause> {
     match sent {
-        Ok(answer) => match answer.response.status() {
+        Ok(reply) => match reply.status() {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => Some(Cause::Unavailable),
             _ => None,
         },
@@ -188,6 +250,50 @@ fn failure(sent: &Sent) -> Option<Cause> {
         // A first copy goes back to the queue.
         Err(SendError::Connect(..) | SendError::TimedOut) => None,
     }
+}
+
+/// Frees what a failed try holds while others are made, and keeps what the client is told if those fail as well. A
+/// replica that could not be reached is reported now.
+async fn set_aside(sent: Sent, until: Instant) -> Sent {
+    match sent {
+        Ok(Reply::Open(answer)) => {
+            let target = Arc::clone(answer.exchange.target());
+            Ok(Reply::Closed(read(answer, until).await, target))
+        }
+        Err(SendError::Connect(permit, request, error)) => {
+            permit.report();
+            Err(SendError::Connect(permit, request, error))
+        }
+        sent => sent,
+    }
+}
+
+/// Reads an answer to its end and frees its slot. One that is too long or does not come is given up, and loses its body.
+async fn read(answer: Answer, until: Instant) -> Response<Bytes> {
+    let Answer { response, mut exchange } = answer;
+    let (mut head, mut incoming) = response.into_parts();
+    let body = async {
+        let mut body = BytesMut::new();
+        while let Some(frame) = poll_fn(|cx| exchange.poll_frame(&mut incoming, cx)).await {
+            if let Ok(data) = frame.ok()?.into_data() {
+                body.extend_from_slice(&data);
+            }
+            if body.len() > MOST_READ {
+                return None;
+            }
+        }
+        Some(body.freeze())
+    };
+    let until = until.min(Instant::now() + READ_TIME);
+    let body = tokio::time::timeout_at(until.into(), body).await.ok().flatten();
+    if body.is_some() {
+        exchange.finish(Instant::now());
+    } else {
+        for name in [CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE] {
+            head.headers.remove(name);
+        }
+    }
+    Response::from_parts(head, body.unwrap_or_default())
 }
 
 /// Nobody wants what a copy came to.

@@ -64,6 +64,8 @@ pub(super) struct Connection {
     nudge: Nudge,
     /// One timer for all exchanges. Moving it to a later time costs next to nothing, so it is not stopped between them.
     patience: Pin<Box<Sleep>>,
+    /// When the head of the last answer had to be there.
+    until: Instant,
 }
 
 /// Denial an exchange has no answer.
@@ -79,7 +81,8 @@ impl Connection {
     pub(super) async fn open(stream: CorkedStream) -> hyper::Result<Box<Self>> {
         let (sender, open) = http1::handshake(TokioIo::new(ReplicaStream::new(stream))).await?;
         let patience = Box::pin(tokio::time::sleep(Duration::ZERO));
-        Ok(Box::new(Self { sender, wire: Wire::Open(open), nudge: Nudge::new(), patience }))
+        let until = Instant::now();
+        Ok(Box::new(Self { sender, wire: Wire::Open(open), nudge: Nudge::new(), patience, until }))
     }
 
     /// Whether the next request may be sent.
@@ -96,6 +99,7 @@ impl Connection {
         request: Outgoing,
         until: Instant,
     ) -> Result<Response<Incoming>, Failure> {
+        self.until = until;
         self.patience.as_mut().reset(until.into());
         let mut answer = std::pin::pin!(self.sender.try_send_request(*request));
         std::future::poll_fn(|cx| {
@@ -112,6 +116,11 @@ impl Connection {
             Poll::Pending
         })
         .await
+    }
+
+    /// When the head of the answer must be there.
+    pub(super) fn until(&self) -> Instant {
+        self.until
     }
 
     /// The next frame of the answer's body.

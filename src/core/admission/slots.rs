@@ -38,6 +38,8 @@ struct Replica {
     cap: Option<u32>,
     /// With fewer slots in use it is given more; 0 where nothing is admitted. Kept by [`Slots::recount`].
     room: u32,
+    /// What [`Replica::is_whole`] says; kept like `room`.
+    whole: bool,
     health: Health,
 }
 
@@ -52,6 +54,11 @@ impl Replica {
         self.cap.map_or(most, |cap| cap.min(most))
     }
 
+    /// Has all the slots that it could: what it does is what the limit brings.
+    fn is_whole(&self, most: u32) -> bool {
+        self.phase <= Phase::Suspended && self.most(most) == most
+    }
+
     fn is_free(&self) -> bool {
         self.busy < self.room
     }
@@ -64,6 +71,16 @@ impl Replica {
             IDLE + u64::from(self.busy) + (u64::from(self.health.is_last()) << 40)
         }
     }
+}
+
+/// What the limit is found from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Whole {
+    ready: u32,
+    /// With a slot in use.
+    working: u32,
+    /// Slots in use.
+    busy: u32,
 }
 
 /// Every replica with the slots in use on it.
@@ -82,8 +99,8 @@ pub(super) struct Slots {
     load: Load,
     /// Replicas with a free slot.
     free: u32,
-    /// Replicas with a slot in use that do not drain.
-    working: u32,
+    /// Of the replicas that do not drain and have all their slots.
+    whole: Whole,
     /// Whether a replica may be on trial.
     tries: bool,
     /// The least and the most peak of replicas that admit requests. Peaks only rise, so the first may be less.
@@ -101,7 +118,7 @@ impl Slots {
             turn: 0,
             load: Load::default(),
             free: 0,
-            working: 0,
+            whole: Whole::default(),
             tries: false,
             peaks: (0.0, 0.0),
             judge: Judge::default(),
@@ -138,7 +155,7 @@ impl Slots {
     /// So many seconds have gone by.
     pub(super) fn pass(&mut self, seconds: f64) {
         if let Some(knee) = &mut self.auto {
-            knee.pass(seconds, self.working, self.load.busy);
+            knee.pass(seconds, self.whole.working, self.whole.busy);
         }
     }
 
@@ -154,7 +171,8 @@ impl Slots {
             }
             Err(index) => {
                 let health = Health::default();
-                let replica = Replica { id, busy: 0, phase: Phase::Ready, cap: None, room: 0, health };
+                let replica =
+                    Replica { id, busy: 0, phase: Phase::Ready, cap: None, room: 0, whole: false, health };
                 self.replicas.insert(index, replica);
             }
         }
@@ -207,7 +225,10 @@ impl Slots {
         replica.busy += 1;
         replica.health.trial = false;
         self.load.busy += 1;
-        self.working += u32::from(replica.busy == 1);
+        if replica.whole {
+            self.whole.working += u32::from(replica.busy == 1);
+            self.whole.busy += 1;
+        }
         self.free -= u32::from(replica.busy == replica.room);
         Some(replica.id)
     }
@@ -247,11 +268,12 @@ impl Slots {
         let replica = &mut self.replicas[place];
         self.free += u32::from(replica.busy == replica.room);
         replica.busy -= 1;
+        if replica.whole {
+            self.whole.working -= u32::from(replica.busy == 0);
+            self.whole.busy -= 1;
+        }
         match replica.phase {
-            Phase::Ready | Phase::Suspended => {
-                self.load.busy -= 1;
-                self.working -= u32::from(replica.busy == 0);
-            }
+            Phase::Ready | Phase::Suspended => self.load.busy -= 1,
             Phase::Draining | Phase::Gone => self.load.busy_draining -= 1,
         }
     }
@@ -292,12 +314,18 @@ impl Slots {
     fn recount(&mut self) {
         let most = self.most();
         let mut load = Load { slots: self.limit.map(|_| 0), ..Load::default() };
-        (self.working, self.free, self.tries) = (0, 0, false);
+        (self.free, self.tries) = (0, false);
+        let mut whole = Whole::default();
         self.peaks = (f64::INFINITY, f64::NEG_INFINITY);
         for replica in &mut self.replicas {
             replica.room = if replica.phase == Phase::Ready { replica.most(most) } else { 0 };
             self.free += u32::from(replica.is_free());
-            self.working += u32::from(replica.phase <= Phase::Suspended && replica.busy > 0);
+            replica.whole = replica.is_whole(most);
+            if replica.whole {
+                whole.ready += u32::from(replica.phase == Phase::Ready);
+                whole.working += u32::from(replica.busy > 0);
+                whole.busy += replica.busy;
+            }
             match replica.phase {
                 Phase::Ready => {
                     load.ready += 1;
@@ -315,6 +343,7 @@ impl Slots {
             }
         }
         self.load = load;
+        self.whole = whole;
     }
 
     /// The invariants of this part; `held` slots are in use.
@@ -324,13 +353,10 @@ impl Slots {
         assert!(self.replicas.is_sorted_by(|one, next| one.id < next.id), "sorted, each once: {self:?}");
         let kept = self.replicas.iter().any(|replica| replica.phase == Phase::Gone && replica.busy == 0);
         assert!(!kept, "an empty replica that was removed is forgotten: {self:?}");
-        let counted = (self.load, self.free, self.working);
+        let counted = (self.load, self.free, self.whole);
         self.recount();
-        assert_eq!(
-            counted,
-            (self.load, self.free, self.working),
-            "the counts are those of the replicas: {self:?}"
-        );
+        let counts = (self.load, self.free, self.whole);
+        assert_eq!(counted, counts, "the counts are those of the replicas: {self:?}");
         let usable = |replica: &Replica| replica.phase == Phase::Ready && replica.cap != Some(0);
         let is_out = |replica: &Replica| replica.most(self.most()) == 0;
         let mut usable = self.replicas.iter().filter(|replica| usable(replica)).peekable();

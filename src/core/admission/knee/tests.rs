@@ -1,5 +1,6 @@
 //! The search against replicas with a known knee, in virtual time.
 
+use crate::core::admission::ReplicaId;
 use crate::core::admission::health::tests::{Account, Manner, World};
 
 fn world(replicas: usize, knee: u32, spread: f64, rate: f64, seed: u64) -> World {
@@ -88,4 +89,17 @@ fn without_auto_the_given_limit_holds() {
     assert_eq!(world.pool.limit(), Some(1));
     world.pool.set_auto_limit(false, start);
     assert_eq!(world.pool.limit(), Some(3));
+}
+
+#[test]
+fn a_replica_that_warms_up_does_not_hold_the_search_up() {
+    for seed in 0..2 {
+        let best = 8.0 / 0.05 * 3.0;
+        let mut world = world(4, 8, 0.3, 1.5 * best, seed);
+        let start = world.moment(0);
+        assert!(world.pool.cap(ReplicaId(3), Some(1), start).is_empty());
+        answers(&mut world, 4_000);
+        let limit = world.pool.limit().unwrap();
+        assert!((7..=16).contains(&limit), "seed {seed}: {limit}");
+    }
 }

@@ -94,9 +94,10 @@ impl Slots {
     /// The use of a slot ends, before it is given back. Whether a review is due.
     pub(in super::super) fn note(&mut self, place: usize, used: &Use, moment: Moment) -> bool {
         self.judge.now = Some(used.until);
+        let is_whole = self.replicas[place].whole;
         let found = match &mut self.auto {
-            Some(knee) if used.outcome == Outcome::Answered => {
-                knee.answered(moment.waited, self.load.ready, self.judge.spread)
+            Some(knee) if used.outcome == Outcome::Answered && is_whole => {
+                knee.answered(moment.waited, self.whole.ready, self.judge.spread)
             }
             _ => false,
         };

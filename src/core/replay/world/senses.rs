@@ -108,7 +108,8 @@ impl World<'_> {
             let schedules = &self.settings.capacity.schedules;
             let (window, next) = (in_force(schedules, wall), next_change(schedules, wall));
             self.agenda = Some((window, next));
-            if let Some(at) = next.and_then(|next| self.from_wall(next)).filter(|at| *at <= self.script.end) {
+            if let Some(at) = next.and_then(|next| self.nanos_until(next)).filter(|at| *at <= self.script.end)
+            {
                 self.at(at, Event::Bounds);
             }
         }
@@ -120,7 +121,7 @@ impl World<'_> {
         self.script.started.checked_add(Duration::from_nanos(at)).unwrap_or(Timestamp::MAX)
     }
 
-    fn from_wall(&self, at: Timestamp) -> Option<u64> {
+    fn nanos_until(&self, at: Timestamp) -> Option<u64> {
         Duration::try_from(at.duration_since(self.script.started)).ok().map(nanos)
     }
 

@@ -363,4 +363,6 @@ async fn replayed(recording: &Path) {
     assert!(table.contains("demo/blue: ") && table.contains("answers that it gave."), "{table}");
     let wrong = scoregate(&["replay", file, "--set", "scale_settings.polcy=adaptive"]).await;
     assert!(!wrong.0 && wrong.1.contains("polcy"), "{}", wrong.1);
+    let idle = scoregate(&["replay", file, "--set", "scale_settings.warm_up_time=5"]).await;
+    assert!(!idle.0 && idle.1.contains("`scale_settings.warm_up_time` has no effect"), "{}", idle.1);
 }

@@ -2,6 +2,7 @@
 //! still says what it said. Exit code 0: told, and the rule says the same; 1: it does not, or the recording cannot be used;
 //! 2: wrong arguments.
 
+mod effect;
 mod read;
 mod table;
 
@@ -12,12 +13,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{anyhow, bail};
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::explain::Form;
 use crate::config;
-use crate::core::replay::{Figures, Script, Verified, simulate, verify};
+use crate::core::replay::{Figures, Verified, simulate, verify};
 use crate::core::settings::DeploymentSettings;
 use read::{Deployment, Recording};
 
@@ -109,15 +111,19 @@ fn replay(args: &ReplayArgs) -> anyhow::Result<Replayed> {
     let fits = |asked: &Option<String>, name: &str| {
         asked.as_ref().is_none_or(|asked| asked.eq_ignore_ascii_case(name))
     };
-    let chosen = recording
+    let started = SignedDuration::try_from_secs_f64(recording.started_unix_seconds).ok();
+    let started = started.and_then(|since| Timestamp::from_duration(since).ok()).unwrap_or_default();
+    let (chosen, others): (Vec<_>, Vec<_>) = recording
         .deployments
-        .iter()
-        .filter(|one| fits(&args.endpoint, &one.endpoint) && fits(&args.deployment, &one.name));
-    let deployments: Vec<_> = chosen.map(|one| deployment(one, &args.set)).collect::<Result<_, _>>()?;
-    if deployments.is_empty() {
-        let there = recording.deployments.iter().map(|one| format!("{}/{}", one.endpoint, one.name));
+        .into_iter()
+        .partition(|one| fits(&args.endpoint, &one.endpoint) && fits(&args.deployment, &one.name));
+    if chosen.is_empty() {
+        let there = others.iter().map(|one| format!("{}/{}", one.endpoint, one.name));
         bail!("the recording has no such deployment; it has: {}", there.collect::<Vec<_>>().join(", "));
     }
+    drop(others);
+    let deployments: Vec<_> =
+        chosen.into_iter().map(|one| deployment(one, started, &args.set)).collect::<Result<_, _>>()?;
     Ok(Replayed {
         started_unix_seconds: recording.started_unix_seconds,
         lost_lines: recording.lost,
@@ -126,26 +132,22 @@ fn replay(args: &ReplayArgs) -> anyhow::Result<Replayed> {
     })
 }
 
-fn deployment(one: &Deployment, changes: &[(String, Value)]) -> anyhow::Result<DeploymentReplayed> {
-    let names = (one.endpoint.as_str(), one.name.as_str());
-    let (script, happened) = Script::read(&one.lines, |block| settings(names, block, &[]))?;
+fn deployment(
+    one: Deployment,
+    started: Timestamp,
+    changes: &[(String, Value)],
+) -> anyhow::Result<DeploymentReplayed> {
+    let Deployment { endpoint, name, begin, notes } = one;
+    let names = (endpoint.as_str(), name.as_str());
+    let (script, happened) = notes.script(started, |block| settings(names, block, &[]))?;
+    // What is wrong with them is told before anything is lived.
+    let others = script.others(|block| settings(names, block, changes))?;
+    changes.iter().try_for_each(|(path, value)| effect::check(path, value))?;
     let origin = Instant::now();
-    let changed = match changes {
-        [] => None,
-        changes => {
-            let (script, _) = Script::read(&one.lines, |block| settings(names, block, changes))?;
-            Some(simulate(&script, origin))
-        }
-    };
-    Ok(DeploymentReplayed {
-        endpoint: one.endpoint.clone(),
-        deployment: one.name.clone(),
-        seconds: script.end.saturating_sub(one.begin) as f64 / 1e9,
-        verified: verify(&script.steps),
-        happened,
-        simulated: simulate(&script, origin),
-        changed,
-    })
+    let (verified, simulated) = (verify(&script.steps), simulate(&script, origin));
+    let seconds = script.end.saturating_sub(begin) as f64 / 1e9;
+    let changed = (!changes.is_empty()).then(|| simulate(&script.with(others), origin));
+    Ok(DeploymentReplayed { endpoint, deployment: name, seconds, verified, happened, simulated, changed })
 }
 
 /// By the checks of the configuration file.

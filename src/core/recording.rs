@@ -64,6 +64,39 @@ pub enum Line<'a> {
     },
 }
 
+/// Most replicas that a configuration or an operator can ask for.
+const MOST_REPLICAS: u32 = 1_000;
+
+impl Line<'_> {
+    /// When that began which it tells of, and when it was over; `None` where it tells of no time.
+    pub fn span(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Request(Request { t, w, s, .. }) => {
+                Some((*t, t.saturating_add(*w).saturating_add(s.unwrap_or(0))))
+            }
+            Self::Tick(tick) => Some((tick.t, tick.t)),
+            Self::Settings { t, .. } | Self::Replica { t, .. } => Some((*t, *t)),
+            Self::Recording { .. } | Self::Lost { .. } => None,
+        }
+    }
+
+    /// The member that no router can have written, with its number.
+    pub fn odd(&self) -> Option<(&'static str, u32)> {
+        let Self::Tick(Tick { signals, from, to, said, .. }) = self else { return None };
+        let numbers = [
+            ("from", *from),
+            ("to", *to),
+            ("said", said.unwrap_or(0)),
+            ("signals.ready", signals.ready),
+            ("signals.starting", signals.starting),
+            ("signals.target", signals.target),
+            ("signals.min", signals.min),
+            ("signals.max", signals.max),
+        ];
+        numbers.into_iter().find(|(_, number)| *number > MOST_REPLICAS)
+    }
+}
+
 /// A request that asked for a slot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request<'a> {
@@ -73,9 +106,6 @@ pub struct Request<'a> {
     pub e: Cow<'a, str>,
     /// Deployment.
     pub d: Cow<'a, str>,
-    /// Its class, where it is not `default`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub c: Option<Cow<'a, str>>,
     /// How long it waited for a slot, or until it was refused one or left.
     pub w: u64,
     /// How long it then took to the last byte of its answer; absent if it had no slot.
@@ -100,8 +130,18 @@ pub struct Tick<'a> {
     pub signals: Signals,
     /// What was asked for before.
     pub from: u32,
-    /// What the rule said.
+    /// What is asked for from now on: within the bounds that hold, and not without the last replica before its time.
     pub to: u32,
+    /// What the rule said, where it is not that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<u32>,
+}
+
+impl Tick<'_> {
+    /// What the rule said.
+    pub fn said(&self) -> u32 {
+        self.said.unwrap_or(self.to)
+    }
 }
 
 /// What asks the rule.

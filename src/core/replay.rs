@@ -14,7 +14,7 @@ use crate::core::scale::{History, at_once, decide};
 use crate::core::settings::DeploymentSettings;
 
 pub use figures::{Change, Figures};
-pub use script::{Arrival, Script};
+pub use script::{Arrival, Notes, Script};
 pub use world::simulate;
 
 /// Something that the rule of a deployment was told, in the order of the recording.
@@ -78,9 +78,10 @@ pub fn verify(steps: &[Step]) -> Verified {
             decide(&settings.scale, &mut history, seen).desired
         };
         verified.questions += 1;
-        if now != tick.to {
+        let recorded = tick.said();
+        if now != recorded {
             verified.differences += 1;
-            let difference = Difference { t: tick.t, recorded: tick.to, now };
+            let difference = Difference { t: tick.t, recorded, now };
             verified.first.get_or_insert(difference);
         }
     }

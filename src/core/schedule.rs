@@ -9,8 +9,9 @@ mod tests;
 
 use std::time::Duration;
 
-use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
+use croner::time::days_in_month;
+use croner::{Cron, CronPattern, Weekday};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -86,6 +87,9 @@ impl Schedule {
     /// What is wrong with the expression.
     pub fn new(cron: &str, zone: TimeZone, duration: Duration, min: u32) -> Result<Self, CronError> {
         let parsed = parse(cron)?;
+        if !comes(&parsed.pattern) {
+            return Err(CronError::Never);
+        }
         let schedule = Self { name: None, min, duration, text: cron.trim().to_owned(), cron: parsed, zone };
         // Whether it ever comes does not depend on when one asks.
         schedule.next_start(Timestamp::UNIX_EPOCH).ok_or(CronError::Never)?;
@@ -155,6 +159,26 @@ pub fn next_change(schedules: &[Schedule], now: Timestamp) -> Option<Timestamp> 
         [start, schedule.until(now)].into_iter().flatten().min()
     });
     changes.min()
+}
+
+/// Whether there is such a day: the days of 28 years are all that a calendar has, and a search for one that never comes would
+/// go through thousands of years.
+fn comes(pattern: &CronPattern) -> bool {
+    // January 1, 2000 was a Saturday.
+    let mut weekday = Weekday::Saturday;
+    for year in 2000..2028 {
+        for month in 1..=12 {
+            let is_asked = pattern.month_match(month).unwrap_or(false);
+            let days = days_in_month(year, month);
+            for day in (1..=days).filter(|_| is_asked) {
+                if pattern.day_match(year, month, day, weekday.shift(day as i32 - 1)).unwrap_or(false) {
+                    return true;
+                }
+            }
+            weekday = weekday.shift(days as i32);
+        }
+    }
+    false
 }
 
 fn parse(text: &str) -> Result<Cron, CronError> {

@@ -130,7 +130,9 @@ impl Ledger {
     pub fn find(&self, question: &Question, last: usize) -> Found {
         let mut found = Found::default();
         for worker in lock(&self.0.workers).iter() {
-            worker.find(question, last, &mut found);
+            let asked = worker.find(question, last, &mut found);
+            // A worker waits for its lock at each request: what takes time is done without it.
+            found.entries.extend(asked.iter().map(Passed::entry));
         }
         for (kind, ring) in lock(&self.0.control).iter() {
             let oldest = ring.iter().next().map(|entry| entry.at_unix_seconds);
@@ -177,19 +179,22 @@ impl WorkerLedger {
         round.take(record);
     }
 
-    fn find(&self, question: &Question, last: usize, found: &mut Found) {
+    /// Copies of what is asked for; `found` is told how much there is.
+    fn find(&self, question: &Question, last: usize, found: &mut Found) -> Vec<Passed> {
+        let mut copies = Vec::new();
         let rings = lock(&self.rings);
         for (kind, round) in
             [(Kind::Route, &rings.routes), (Kind::Reject, &rings.rejects), (Kind::Retry, &rings.retries)]
         {
-            let oldest = round.newest_first().last().map(|passed| unix_seconds(passed.at()));
+            let oldest = round.oldest().map(|passed| unix_seconds(passed.at()));
             found.note(kind, round.newest_first().len(), round.size(), oldest);
             if question.kind.is_some_and(|asked| asked != kind) {
                 continue;
             }
-            let asked = round.newest_first().filter(|passed| passed.may_be(question)).map(Passed::entry);
-            found.entries.extend(asked.filter(|entry| question.takes(entry)).take(last));
+            let asked = round.newest_first().filter(|passed| passed.is_asked(question));
+            copies.extend(asked.take(last).cloned());
         }
+        copies
     }
 }
 

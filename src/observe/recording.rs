@@ -103,17 +103,18 @@ impl Recorder {
         }
     }
 
-    /// A rule was asked.
+    /// A rule was asked; `said` is what it said, `to` what is asked for.
     pub fn tick(
         &self,
         (endpoint, deployment): (&Name, &Name),
         how: How,
         signals: &Signals,
-        (from, to): (u32, u32),
+        (from, to, said): (u32, u32, u32),
     ) {
         if let Some(running) = &self.0 {
             let (e, d) = (Cow::from(endpoint.as_str()), Cow::from(deployment.as_str()));
-            running.push(&Line::Tick(Tick { t: running.now(), e, d, how, signals: *signals, from, to }));
+            let (signals, said) = (*signals, (said != to).then_some(said));
+            running.push(&Line::Tick(Tick { t: running.now(), e, d, how, signals, from, to, said }));
         }
     }
 
@@ -150,7 +151,6 @@ impl Running {
             t: nanos(asked),
             e: endpoint.as_str().into(),
             d: deployment.as_str().into(),
-            c: None,
             w: nanos(record.queue_time),
             s: record.replica.is_some().then(|| nanos(held)),
             o: record.reason.unwrap_or("ok").into(),

@@ -270,9 +270,9 @@ impl<H: Hands> Job<H> {
 
     /// For a recording, if there is one: what the rule was asked and what it said.
     fn record(&mut self) {
-        let Some(Asked { how, seen, from, said }) = self.number.take_asked() else { return };
+        let Some(Asked { how, seen, from, to, said }) = self.number.take_asked() else { return };
         let whose = (&self.parts.endpoint, &self.settings.name);
-        self.parts.board.ledger().recorder().tick(whose, how, &seen, (from, said));
+        self.parts.board.ledger().recorder().tick(whose, how, &seen, (from, to, said));
     }
 
     /// For a recording, if there is one: what holds from now on.

@@ -56,6 +56,8 @@ pub(super) struct Asked {
     pub(super) how: How,
     pub(super) seen: Signals,
     pub(super) from: u32,
+    /// What is asked for from now on.
+    pub(super) to: u32,
     /// What the rule said.
     pub(super) said: u32,
 }
@@ -152,10 +154,10 @@ impl Number {
         (seen.cold_n, seen.cold_sum) = self.start_up.take();
         let decision = decide(&settings.scale, &mut self.history, &seen);
         let how = if self.told.is_none() { How::First } else { How::Tick };
-        self.asked = Some(Asked { how, seen, from: self.desired, said: decision.desired });
         // The rule is not told of the last one that stays: it would take it for one that was needed.
         let least = self.least(settings, &bounds, look);
         let to = bounds.within(decision.desired).max(least);
+        self.asked = Some(Asked { how, seen, from: self.desired, to, said: decision.desired });
         let held = hold_of(&bounds);
         if to == self.desired && self.told == Some(held) {
             return None;
@@ -198,7 +200,7 @@ impl Number {
             return None;
         }
         self.history.raised(seen.t, to);
-        self.asked = Some(Asked { how: How::AtOnce, seen, from: self.desired, said: to });
+        self.asked = Some(Asked { how: How::AtOnce, seen, from: self.desired, to, said: decision.desired });
         let held = hold_of(&bounds);
         let why = why(&settings.scale, bounds, to, &decision, look.wall);
         Some(self.decided(to, why, held, look.now))

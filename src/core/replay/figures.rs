@@ -42,16 +42,16 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// From the waits of those that had a slot (in nanoseconds, in any order) and the changes (in order of time); the counts
-    /// and replica-seconds are left to the caller.
-    pub(crate) fn of(mut waits: Vec<u64>, changes: &[Change]) -> Self {
+    /// From the waits of those that had a slot (in nanoseconds, in any order), the number asked for in the beginning and its
+    /// changes (in order of time); the counts and replica-seconds are left to the caller.
+    pub(crate) fn of(mut waits: Vec<u64>, at_first: u32, changes: &[Change]) -> Self {
         waits.sort_unstable();
         // The nearest rank: the smallest that is not exceeded by so many of a hundred.
         let percentile = |of_hundred: usize| {
             let rank = (waits.len() * of_hundred).div_ceil(100).max(1);
             waits.get(rank - 1).map_or(0.0, |wait| *wait as f64 / 1e6)
         };
-        let sum: f64 = waits.iter().map(|wait| *wait as f64 / 1e6).sum();
+        let sum = sum(waits.iter().map(|wait| *wait as f64 / 1e6));
         let turns = changes.windows(2).filter(|pair| {
             let (one, next) = (pair[0], pair[1]);
             (one.to > one.from) != (next.to > next.from) && next.at - one.at <= TURN
@@ -60,10 +60,15 @@ impl Figures {
             wait_mean_ms: if waits.is_empty() { 0.0 } else { sum / waits.len() as f64 },
             wait_p50_ms: percentile(50),
             wait_p99_ms: percentile(99),
-            most_replicas: changes.iter().map(|change| change.to).max().unwrap_or_default(),
+            most_replicas: changes.iter().map(|change| change.to).fold(at_first, u32::max),
             changes: changes.len() as u64,
             turns: turns.count() as u64,
             ..Self::default()
         }
     }
+}
+
+/// The sum of nothing is 0; the standard library's is -0.0.
+pub(super) fn sum(numbers: impl Iterator<Item = f64>) -> f64 {
+    numbers.fold(0.0, |sum, number| sum + number)
 }

@@ -7,10 +7,14 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config;
+use crate::core::bounds::Bounds;
 use crate::core::recording::{Line, Request};
 use crate::core::scale::Signals;
 
 const SECOND: f64 = 1e9;
+
+/// A Saturday.
+const STARTED: &str = "2026-11-21T07:59:00Z";
 
 fn settings(block: &Value) -> Arc<DeploymentSettings> {
     config::replayed(("demo", "blue"), block, &[]).unwrap_or_else(|report| panic!("{report}"))
@@ -21,7 +25,6 @@ fn request(at: f64, service: f64) -> Line<'static> {
         t: (at * SECOND) as u64,
         e: Cow::from("demo"),
         d: Cow::from("blue"),
-        c: None,
         w: 0,
         s: Some((service * SECOND) as u64),
         o: Cow::from("ok"),
@@ -30,7 +33,7 @@ fn request(at: f64, service: f64) -> Line<'static> {
 
 fn tick(at: f64, how: How, signals: Signals, (from, to): (u32, u32)) -> Line<'static> {
     let (e, d) = (Cow::from("demo"), Cow::from("blue"));
-    Line::Tick(Tick { t: (at * SECOND) as u64, e, d, how, signals, from, to })
+    Line::Tick(Tick { t: (at * SECOND) as u64, e, d, how, signals, from, to, said: None })
 }
 
 fn replica(at: f64, name: &'static str, now: &'static str) -> Line<'static> {
@@ -38,16 +41,36 @@ fn replica(at: f64, name: &'static str, now: &'static str) -> Line<'static> {
     Line::Replica { t: (at * SECOND) as u64, e, d, n: name.into(), now: now.into() }
 }
 
+/// What a rule with these settings sees when nothing happens.
+fn quiet(block: &Value) -> Signals {
+    let settings = settings(block);
+    let Bounds { min, max, .. } = Bounds::now(&settings.scale, None, None, jiff::Timestamp::default());
+    Signals { c: settings.request.slots.map_or(0, std::num::NonZeroU32::get), min, max, ..Signals::default() }
+}
+
 /// With the settings, a first question at 0 and a replica that took a second to start.
 fn script(block: &Value, more: &[Line<'static>]) -> (Script, Figures) {
     let mut lines = vec![
         Line::Settings { t: 0, e: "demo".into(), d: "blue".into(), settings: block.clone() },
-        tick(0.0, How::First, Signals::default(), (0, 1)),
+        tick(0.0, How::First, quiet(block), (0, 1)),
         replica(0.0, "blue-1", "starting"),
         replica(1.0, "blue-1", "ready"),
     ];
     lines.extend_from_slice(more);
-    Script::read(&lines, |block| Ok::<_, ()>(settings(block))).unwrap()
+    read(lines)
+}
+
+fn read(lines: Vec<Line<'static>>) -> (Script, Figures) {
+    let mut notes = Notes::default();
+    lines.into_iter().for_each(|line| notes.take(line));
+    notes.script(STARTED.parse().unwrap(), |block| Ok::<_, ()>(settings(block))).unwrap()
+}
+
+/// The script with other values for some settings.
+fn with(script: Script, changes: &[(&str, Value)]) -> Script {
+    let changes: Vec<_> = changes.iter().map(|(path, value)| ((*path).to_owned(), value.clone())).collect();
+    let others = script.others(|block| config::replayed(("demo", "blue"), block, &changes)).unwrap();
+    script.with(others)
 }
 
 fn one_replica(max_queue_wait_ms: u64) -> Value {
@@ -82,7 +105,6 @@ fn who_leaves_the_queue_leaves_it_here_too() {
         t: 2_200_000_000,
         e: "demo".into(),
         d: "blue".into(),
-        c: None,
         w: 100_000_000,
         s: None,
         o: "client_gone".into(),
@@ -100,13 +122,103 @@ fn a_second_replica_is_asked_for_at_once_and_takes_as_long_as_the_recorded_one()
         "request_settings": { "max_queue_wait_ms": 5_000 },
         "scale_settings": { "type": "target_utilization", "min_instances": 1, "max_instances": 2 },
     });
-    let (script, _) = script(&block, &[request(1.5, 10.0), request(1.5, 10.0)]);
+    let (script, _) = script(&block, &[request(1.0, 8.0), request(9.5, 10.0), request(9.5, 10.0)]);
     let figures = simulate(&script, Instant::now());
-    // Nobody knows yet how long a request takes, so that the second one asks at once: ordered at 1.5 s, ready at 2.5 s;
-    // the recording ends at 11.5 s.
+    // A request is known to take 8 s, longer than anybody waits, so that the third one asks at once: ordered at 9.5 s, ready
+    // at 10.5 s; the recording ends at 19.5 s.
     assert_eq!((figures.rejected, figures.wait_p99_ms, figures.wait_p50_ms), (0, 1_000.0, 0.0));
     assert_eq!((figures.changes, figures.turns, figures.most_replicas), (2, 0, 2));
-    assert!((figures.replica_seconds - (11.5 + 10.0)).abs() < 1e-9, "{figures:?}");
+    assert!((figures.replica_seconds - (19.5 + 10.0)).abs() < 1e-9, "{figures:?}");
+}
+
+#[test]
+fn an_event_that_comes_right_after_another_is_looked_at_a_moment_later() {
+    let block = json!({
+        "request_settings": { "max_queue_wait_ms": 1_100 },
+        "scale_settings": { "type": "target_utilization", "min_instances": 1, "max_instances": 8 },
+    });
+    // At 9.5 s two more are ordered for the one that waits. Those that come 50 ms later would wait for longer than anybody
+    // may; the others that they need are ordered at 9.6 s, when 100 ms have passed, and are ready a second later.
+    let mut lines = vec![request(1.0, 8.0), request(9.5, 10.0), request(9.5, 10.0)];
+    lines.extend((0..5).map(|_| request(9.55, 10.0)));
+    let figures = simulate(&script(&block, &lines).0, Instant::now());
+    assert_eq!((figures.changes, figures.most_replicas, figures.rejected), (3, 8, 0), "{figures:?}");
+    assert!((figures.wait_p99_ms - 1_050.0).abs() < 1e-6, "{figures:?}");
+}
+
+/// One request, a long silence, another; a question each second, and no replica need be there.
+fn to_zero(more: &Value) -> (Value, Vec<Line<'static>>) {
+    let mut block = json!({
+        "request_settings": { "max_queue_wait_ms": 500, "cold_start_wait_ms": 30_000 },
+        "scale_settings": { "type": "target_utilization", "min_instances": 0, "max_instances": 1, "idle_time": 60 },
+    });
+    for (key, value) in more.as_object().unwrap() {
+        block["scale_settings"][key] = value.clone();
+    }
+    let mut lines = vec![request(2.0, 0.5), request(200.0, 0.5)];
+    lines.extend((1..220).map(|t| tick(f64::from(t), How::Tick, quiet(&block), (1, 1))));
+    (block, lines)
+}
+
+#[test]
+fn the_last_replica_stays_for_its_time_and_who_comes_to_none_waits_for_a_start() {
+    let (block, lines) = to_zero(&json!({}));
+    let (script, _) = script(&block, &lines);
+    let figures = simulate(&script, Instant::now());
+    // Nothing is asked for at 0; both requests order one and wait a second for it, though nobody waits for a slot for so
+    // long. The first replica goes 60 s after the last question that saw a request, at 3 s; the recording ends at 219 s.
+    assert_eq!(
+        (figures.rejected, figures.wait_p50_ms, figures.wait_p99_ms),
+        (0, 1_000.0, 1_000.0),
+        "{figures:?}"
+    );
+    assert_eq!((figures.changes, figures.turns), (3, 1), "{figures:?}");
+    assert!((figures.replica_seconds - (61.0 + 19.0)).abs() < 1e-9, "{figures:?}");
+    let longer = simulate(&with(script.clone(), &[("scale_settings.idle_time", json!(300))]), Instant::now());
+    assert_eq!((longer.changes, longer.wait_p50_ms), (1, 0.0), "{longer:?}");
+    let impatient =
+        simulate(&with(script, &[("request_settings.cold_start_wait_ms", json!(100))]), Instant::now());
+    assert_eq!(impatient.rejected, 2, "{impatient:?}");
+}
+
+#[test]
+fn what_held_in_the_recording_holds_here_and_schedules_where_they_are_others() {
+    let block = json!({
+        "scale_settings": { "type": "target_utilization", "min_instances": 1, "max_instances": 5 },
+    });
+    // An operator asks for three for a while.
+    let ticks = (1..300).map(|t| {
+        let min = if (100..200).contains(&t) { 3 } else { 1 };
+        tick(f64::from(t), How::Tick, Signals { min, ..quiet(&block) }, (1, 1))
+    });
+    let (script, _) = script(&block, &ticks.collect::<Vec<_>>());
+    let held = simulate(&script, Instant::now());
+    assert_eq!((held.changes, held.most_replicas), (3, 3), "{held:?}");
+    // A minute after the start, for a minute.
+    let window = json!([{ "cron": "0 8 * * *", "duration": 60, "min_instances": 4 }]);
+    let changes = [
+        ("scale_settings.schedules", window),
+        // Questions come every 50 s then, and the change does not wait for one.
+        ("scale_settings.polling_interval", json!(50)),
+    ];
+    let scheduled = simulate(&with(script, &changes), Instant::now());
+    assert_eq!(scheduled.most_replicas, 4, "{scheduled:?}");
+    // One from 0 to 300 s, three more from 60 s until the rule has let go of them (20 intervals later).
+    assert!((scheduled.replica_seconds - (299.0 + 3.0 * 239.0)).abs() < 1e-6, "{scheduled:?}");
+}
+
+#[test]
+fn a_limit_that_was_found_is_the_recorded_one() {
+    let block = json!({
+        "instance_count": 1,
+        "request_settings": { "max_concurrent_requests_per_instance": "auto", "max_queue_wait_ms": 5_000 },
+    });
+    let mut lines: Vec<_> = [2.0, 2.0, 5.0, 5.0].map(|t| request(t, 1.0)).to_vec();
+    lines.push(tick(1.0, How::Tick, Signals { c: 1, ..quiet(&block) }, (1, 1)));
+    lines.push(tick(4.0, How::Tick, Signals { c: 2, ..quiet(&block) }, (1, 1)));
+    let figures = simulate(&script(&block, &lines).0, Instant::now());
+    // One after the other, and later two at once.
+    assert_eq!((figures.wait_mean_ms, figures.wait_p99_ms), (250.0, 1_000.0), "{figures:?}");
 }
 
 #[test]
@@ -120,7 +232,8 @@ fn another_interval_is_followed_and_the_recorded_one_as_it_was() {
     let waits = |interval| {
         // The first two are known to be short, so that the next ones ask for nothing at once.
         let mut lines = vec![request(1.1, 0.1), request(1.3, 0.1), request(2.1, 30.0), request(2.1, 0.1)];
-        lines.extend((1..40).map(|t| tick(f64::from(t) * 1.001, How::Tick, Signals::default(), (1, 1))));
+        let seen = quiet(&block(interval));
+        lines.extend((1..40).map(|t| tick(f64::from(t) * 1.001, How::Tick, seen, (1, 1))));
         simulate(&script(&block(interval), &lines).0, Instant::now()).wait_p99_ms
     };
     // Asked for at the next question, at 3.003 s or at 4 s, and ready a second later.
@@ -141,6 +254,24 @@ fn what_happened_is_counted_from_the_lines() {
     assert_eq!((happened.requests, happened.changes, happened.turns), (1, 4, 1));
     assert!((happened.replica_seconds - 100.0).abs() < 1e-9, "{happened:?}");
     assert_eq!((script.starts.as_slice(), script.end), ([1_000_000_000].as_slice(), 300_000_000_000));
+}
+
+#[test]
+fn the_last_replica_that_stays_is_no_change_and_the_rule_is_still_asked() {
+    let (block, _) = to_zero(&json!({}));
+    // The rule needs none, and one stays.
+    let tick = |t: u32| {
+        let Line::Tick(asked) = tick(f64::from(t), How::Tick, quiet(&block), (1, 1)) else { unreachable!() };
+        Line::Tick(Tick { said: Some(0), ..asked })
+    };
+    let mut lines =
+        vec![Line::Settings { t: 0, e: "demo".into(), d: "blue".into(), settings: block.clone() }];
+    lines.extend((1..50).map(tick));
+    let (script, happened) = read(lines);
+    assert_eq!((happened.changes, happened.turns, happened.most_replicas), (0, 0, 1));
+    assert!(happened.replica_seconds.is_sign_positive(), "{happened:?}");
+    let verified = verify(&script.steps);
+    assert_eq!((verified.questions, verified.differences), (49, 0), "{verified:?}");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! A deployment in virtual time: the pool and the scale rule of the router, replicas that start and serve as recorded.
 //!
 //! The model: the k-th start takes as long as the k-th that was recorded, later ones the median; a request holds its slot as
-//! long as it did; a replica that is one too many is the one that a scaler would choose. Probes, crashes, retries and
-//! clients that come back are not in it.
+//! long as it did; a replica that is one too many is the one that a scaler would choose. `docs/explain.md` says what is not
+//! in it.
 
 mod fleet;
 mod senses;
@@ -12,21 +12,32 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use self::fleet::{Fleet, Order};
 use super::Step;
 use super::figures::{Change, Figures};
-use super::script::{Script, seconds};
+use super::script::{Script, nanos};
 use crate::core::admission::{Admission, Ask, Outcome, Pool, ReplicaId, Tally, Tenant, TicketId, Use};
-use crate::core::scale::{Decision, History, Signals, at_once, decide};
+use crate::core::recording::Tick;
+use crate::core::scale::History;
+use crate::core::schedule::Window;
 use crate::core::settings::DeploymentSettings;
 
 /// Something that is going to happen; of things at one time, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    Done { replica: u64, since: u64 },
+    Done {
+        replica: u64,
+        since: u64,
+    },
     Ready(u64),
     Settings(usize),
     Tick,
+    /// Other bounds hold, between two ticks.
+    Bounds,
+    /// An event that was put off is looked at.
+    AskAgain,
     Leaves(TicketId),
     Expires(TicketId),
     Arrives(usize),
@@ -38,8 +49,9 @@ pub fn simulate(script: &Script, origin: Instant) -> Figures {
     let mut world = World::new(script, Arc::clone(first), origin);
     while let Some(Reverse((at, event, _))) = world.events.pop() {
         world.now = at;
+        world.follow_recording();
         world.on(event);
-        world.look_when_cold();
+        world.look_when_called();
     }
     world.figures()
 }
@@ -64,11 +76,21 @@ struct World<'a> {
     waiting: HashMap<TicketId, (usize, u64)>,
     history: History,
     desired: u32,
+    at_first: u32,
+    /// The recorded questions, and which of them was the last.
+    recorded: Vec<&'a Tick<'static>>,
+    last: usize,
+    /// What the schedules say, until the next change; where the bounds are not the recorded ones.
+    agenda: Option<(Option<Window>, Option<Timestamp>)>,
+    /// When there was a request last, as far as the questions on time saw.
+    active: Option<u64>,
+    /// When an event may lead to a decision again, and whether one has come since.
+    quiet_until: Option<u64>,
+    ask_again: bool,
     /// Between two questions, where it is not the recorded one.
     interval: Option<u64>,
     /// What was counted since the last question on time.
     tally: Tally,
-    asked_between: bool,
     waits: Vec<u64>,
     changes: Vec<Change>,
     rejected: u64,
@@ -89,15 +111,24 @@ impl<'a> World<'a> {
             waiting: HashMap::new(),
             history: History::default(),
             desired: 0,
+            at_first: 0,
+            recorded: script.ticks().collect(),
+            last: 0,
+            agenda: None,
+            active: None,
+            quiet_until: None,
+            ask_again: false,
             interval: None,
             tally: Tally::default(),
-            asked_between: false,
             waits: Vec::new(),
             changes: Vec::new(),
             rejected: 0,
             left: 0,
         };
+        world.pool.set_limits(world.limits(), origin);
         world.pool.set_queueing(world.settings.request.queueing());
+        // A replica of the model is never worse than the others, however the recorded times fall.
+        world.pool.set_passive_health(false, origin);
         world.pool.take_tally(origin);
         for (index, arrival) in script.arrivals.iter().enumerate() {
             world.at(arrival.at, Event::Arrives(index));
@@ -128,26 +159,32 @@ impl<'a> World<'a> {
                 };
                 let next = self.pool.release(id, &used);
                 self.serve(next);
-                self.settle();
+                if self.fleet.is_draining(replica) {
+                    self.settle();
+                }
             }
             Event::Ready(replica) => {
                 if self.fleet.ready(replica, self.now) {
                     self.admit(replica);
+                    self.expect();
                 }
             }
             Event::Settings(index) => {
                 if let Some(Step::Settings(_, settings)) = self.script.steps.get(index) {
-                    self.settings = Arc::clone(settings);
-                    let granted = self.pool.set_limits(settings.request.limits(), now);
-                    self.pool.set_queueing(settings.request.queueing());
-                    self.serve(granted);
+                    self.renew(settings);
+                }
+            }
+            Event::Bounds => self.evaluate(),
+            Event::AskAgain => {
+                if self.ask_again && self.quiet_until.is_none_or(|until| until <= self.now) {
+                    self.evaluate_at_once();
                 }
             }
             Event::Tick => {
                 self.evaluate();
-                // One after the other, so that a recording of years takes time and not memory.
+                // One after the other, so that a long recording takes time and not memory.
                 let next = self.interval.map(|interval| self.now.saturating_add(interval));
-                if let Some(next) = next.filter(|next| *next <= self.script.end) {
+                if let Some(next) = next.filter(|next| *next > self.now && *next <= self.script.end) {
                     self.at(next, Event::Tick);
                 }
             }
@@ -179,12 +216,11 @@ impl<'a> World<'a> {
             Admission::Granted(_, replica) => self.begin(index, self.now, replica),
             Admission::Queued(ticket) => {
                 self.waiting.insert(ticket, (index, self.now));
-                let longest = nanos(self.settings.request.max_queue_wait);
+                let longest = nanos(self.longest_wait());
                 self.at(self.now.saturating_add(longest), Event::Expires(ticket));
                 if let Some(patience) = self.script.arrivals[index].patience {
                     self.at(self.now.saturating_add(patience), Event::Leaves(ticket));
                 }
-                self.evaluate_at_once();
             }
             Admission::Refused(..) => self.rejected += 1,
         }
@@ -212,41 +248,12 @@ impl<'a> World<'a> {
         self.serve(granted);
     }
 
-    /// Somebody waits and nothing was asked for: a scaler does not wait for its interval then.
-    fn look_when_cold(&mut self) {
-        if self.desired == 0 && !self.waiting.is_empty() && self.now <= self.script.end {
-            self.evaluate();
+    /// As `data::world::Deployment` has it: one that comes while no replica is ready waits for a start.
+    fn longest_wait(&self) -> Duration {
+        match self.settings.capacity.cold_start_wait {
+            Some(cold) if !self.pool.any_ready() => cold,
+            Some(_) | None => self.settings.request.max_queue_wait,
         }
-    }
-
-    fn evaluate(&mut self) {
-        let seen = self.look();
-        let (cold_n, cold_sum) = self.fleet.take_starts();
-        let seen = Signals { cold_n, cold_sum, ..seen };
-        self.tally = Tally::default();
-        self.asked_between = false;
-        let said = decide(&self.settings.scale, &mut self.history, &seen);
-        self.follow(said);
-    }
-
-    fn evaluate_at_once(&mut self) {
-        if self.asked_between {
-            return;
-        }
-        let seen = self.look();
-        if let Some(said) = at_once(&self.settings.scale, &self.history, &seen) {
-            self.asked_between = true;
-            self.history.raised(seen.t, said.desired);
-            self.follow(said);
-        }
-    }
-
-    fn follow(&mut self, said: Decision) {
-        let from = std::mem::replace(&mut self.desired, said.desired);
-        if from != said.desired {
-            self.changes.push(Change { at: seconds(self.now), from, to: said.desired });
-        }
-        self.settle();
     }
 
     /// Starts, takes back, drains and ends replicas until there are as many as are asked for.
@@ -265,6 +272,15 @@ impl<'a> World<'a> {
                 }
             }
         }
+        self.expect();
+    }
+
+    /// Tells the pool when replicas will be ready that are starting.
+    fn expect(&mut self) {
+        let moments: Vec<_> = self.fleet.expected().map(|at| self.instant(at)).collect();
+        if moments != self.pool.expected() {
+            self.pool.expect(moments);
+        }
     }
 
     fn figures(self) -> Figures {
@@ -273,11 +289,7 @@ impl<'a> World<'a> {
             rejected: self.rejected,
             left: self.left,
             replica_seconds: self.fleet.replica_seconds(self.script.end),
-            ..Figures::of(self.waits, &self.changes)
+            ..Figures::of(self.waits, self.at_first, &self.changes)
         }
     }
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -123,6 +123,32 @@ fn what_is_wrong_with_an_expression_is_told() {
 }
 
 #[test]
+fn what_never_comes_is_told_without_a_search() {
+    for cron in [
+        "0 0 31 2,4,6,9,11 *",
+        "0 0 30,31 2 *",
+        "*/5 * 31 */2 *",
+        "0 0 31 APR *",
+        "0 0 31W 2 *",
+        "0 0 1 * +MON#5",
+    ] {
+        let asked = std::time::Instant::now();
+        let is_never = Schedule::new(cron, TimeZone::UTC, Duration::from_secs(1), 1);
+        let took = asked.elapsed();
+        if cron == "*/5 * 31 */2 *" {
+            assert!(is_never.is_ok(), "every second month from January on: {is_never:?}");
+        } else {
+            assert_eq!(is_never, Err(CronError::Never), "{cron}");
+        }
+        assert!(took < Duration::from_millis(200), "{cron}: {took:?}");
+    }
+    for cron in ["0 0 29 2 *", "0 0 31 2 1", "0 0 L 2 *", "0 0 30,31 2,3 *"] {
+        let schedule = Schedule::new(cron, TimeZone::UTC, Duration::from_secs(1), 1);
+        assert!(schedule.is_ok(), "{cron}: {schedule:?}");
+    }
+}
+
+#[test]
 fn the_greatest_of_several_holds_and_every_change_is_known_in_advance() {
     let mut day = schedule("0 8 * * *", "UTC", 10);
     let mut noon = schedule("0 12 * * *", "UTC", 1);

@@ -25,7 +25,7 @@ pub struct Story {
     pub retry_after: Option<Duration>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Passed {
     ended_at: SystemTime,
     endpoint: Option<Name>,
@@ -68,6 +68,12 @@ impl Round {
         let places = self.places.len() as u64;
         let kept = self.passed.min(places) as usize;
         (0..kept).map(move |back| &self.places[((self.passed - 1 - back as u64) % places) as usize])
+    }
+
+    /// The one that goes next.
+    pub(super) fn oldest(&self) -> Option<&Passed> {
+        let kept = self.newest_first().len();
+        self.newest_first().nth(kept.checked_sub(1)?)
     }
 
     /// How much there is and was.
@@ -113,9 +119,16 @@ impl Passed {
         self.ended_at
     }
 
-    /// Whether it is worth to be made an entry, as far as is seen at once.
-    pub(super) fn may_be(&self, question: &Question) -> bool {
-        question.request.as_ref().is_none_or(|asked| self.id.as_bytes() == asked.as_bytes())
+    /// Whether the question is about it, whatever its kind; without making anything of it.
+    pub(super) fn is_asked(&self, question: &Question) -> bool {
+        let same = |asked: &Option<String>, found: &Option<Name>| {
+            asked.as_ref().is_none_or(|asked| {
+                found.as_ref().is_some_and(|found| found.as_str().eq_ignore_ascii_case(asked))
+            })
+        };
+        same(&question.endpoint, &self.endpoint)
+            && same(&question.deployment, &self.deployment)
+            && question.request.as_ref().is_none_or(|asked| self.id.as_bytes() == asked.as_bytes())
     }
 
     pub(super) fn entry(&self) -> Entry {

@@ -87,6 +87,31 @@ fn an_id_of_any_length_is_found() {
 }
 
 #[test]
+fn requests_are_found_by_names_of_any_case_before_anything_is_made_of_them() {
+    let ledger = Ledger::new();
+    let worker = ledger.worker();
+    let of = |endpoint: &str, deployment: &str| Record {
+        endpoint: Some(name(endpoint)),
+        deployment: Some(name(deployment)),
+        ..record()
+    };
+    worker.take(&mut of("demo", "blue"));
+    worker.take(&mut of("demo", "green"));
+    worker.take(&mut of("other", "blue"));
+    worker.take(&mut Record { deployment: None, ..of("demo", "blue") });
+    let find = |endpoint: Option<&str>, deployment: Option<&str>| {
+        let (endpoint, deployment) = (endpoint.map(str::to_owned), deployment.map(str::to_owned));
+        let question = Question { endpoint, deployment, ..Question::default() };
+        let is_asked = lock(&worker.rings).routes.newest_first().filter(|it| it.is_asked(&question)).count();
+        let found = ledger.find(&question, 10).entries;
+        assert!(found.len() == is_asked && found.iter().all(|entry| question.takes(entry)), "{found:?}");
+        found.len()
+    };
+    assert_eq!((find(None, None), find(Some("DEMO"), None), find(Some("demo"), Some("Blue"))), (4, 3, 1));
+    assert_eq!((find(None, Some("blue")), find(Some("dem"), None)), (2, 0));
+}
+
+#[test]
 fn rejects_are_counted_and_the_newest_are_told() {
     let ledger = Ledger::new();
     let worker = ledger.worker();

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
@@ -16,10 +16,15 @@ use crate::observe::lines::queue::Queue;
 const PREFIX: &str = "recording-";
 const SUFFIX: &str = ".jsonl";
 
+/// Starts in one moment that may take each other's name before one gives up.
+const MOST_TRIES: usize = 10;
+
 /// The file in use, and what is needed for the next one.
 pub(super) struct Files {
     settings: RecordingSettings,
     started_unix_seconds: f64,
+    /// In the names of the run's files: the second of its start, or a later one that no other run has.
+    run: u64,
     heads: Heads,
     queue: Arc<Queue>,
     /// Lost lines that a file has told of.
@@ -27,6 +32,7 @@ pub(super) struct Files {
     /// Of the file in use.
     number: u64,
     file: File,
+    /// Without its head, so that there is room in every file however many deployments there are.
     size: u64,
     /// It ends in the middle of a line.
     torn: bool,
@@ -43,11 +49,12 @@ impl Files {
         let folder = &settings.directory;
         std::fs::create_dir_all(folder).map_err(|error| named("make the folder", folder, &error))?;
         let started_unix_seconds = unix_seconds(started);
-        let file = open(settings, started_unix_seconds, 0)?;
+        let (run, file) = first(folder, started_unix_seconds as u64)?;
         let settings = settings.clone();
         let mut files = Self {
             settings,
             started_unix_seconds,
+            run,
             heads,
             queue,
             told: 0,
@@ -63,7 +70,7 @@ impl Files {
 
     fn next(&mut self) -> io::Result<()> {
         let number = self.number + 1;
-        self.file = open(&self.settings, self.started_unix_seconds, number)?;
+        self.file = open(&self.settings.directory, self.run, number)?;
         self.number = number;
         self.size = 0;
         self.prune();
@@ -83,22 +90,18 @@ impl Files {
         for line in self.heads.lock().unwrap_or_else(PoisonError::into_inner).values() {
             head.extend_from_slice(line);
         }
-        self.put(&head)
+        self.file.write_all(&head)?;
+        self.torn = false;
+        Ok(())
     }
 
-    /// Removes the oldest files beyond those that are allowed.
+    /// Removes the oldest files beyond those that are allowed, never the one in use.
     fn prune(&self) {
-        let Ok(entries) = std::fs::read_dir(&self.settings.directory) else { return };
-        let is_ours = |path: &PathBuf| {
-            let name = path.file_name().and_then(|name| name.to_str());
-            name.is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX))
-        };
-        let mut files: Vec<_> =
-            entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_ours).collect();
-        // Their names are in the order of their beginnings.
-        files.sort();
-        let surplus = files.len().saturating_sub(self.settings.files as usize);
-        for path in &files[..surplus] {
+        let mut others = recorded(&self.settings.directory);
+        others.retain(|(run, number, _)| (*run, *number) != (self.run, self.number));
+        others.sort();
+        let surplus = (others.len() + 1).saturating_sub(self.settings.files as usize).min(others.len());
+        for (.., path) in &others[..surplus] {
             if let Err(error) = std::fs::remove_file(path) {
                 tracing::warn!(%error, path = %path.display(), "an old recording cannot be removed");
             }
@@ -150,15 +153,52 @@ impl Write for Files {
     }
 }
 
-/// Readable by its owner and group only: it says how much is asked.
-fn open(settings: &RecordingSettings, started: f64, number: u64) -> io::Result<File> {
-    let name = format!("{PREFIX}{:010}-{number:06}{SUFFIX}", started as u64);
-    let path = settings.directory.join(name);
+/// The first file of a run, and the run's number: later than any that is there, so that no file is taken for another's, and
+/// names stay in the order of the runs where two start in one second or the clock was put back.
+fn first(folder: &Path, second: u64) -> io::Result<(u64, File)> {
+    let mut tries = 0;
+    loop {
+        let newest = recorded(folder).into_iter().map(|(run, ..)| run).max();
+        let run = newest.map_or(second, |newest| second.max(newest.saturating_add(1)));
+        tries += 1;
+        match open(folder, run, 0) {
+            Ok(file) => return Ok((run, file)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < MOST_TRIES => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The files of recordings in a folder, with the run and the number in their names; none that are only named alike.
+fn recorded(folder: &Path) -> Vec<(u64, u64, PathBuf)> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let known = entries.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let (run, number) = numbers(path.file_name()?.to_str()?)?;
+        Some((run, number, path))
+    });
+    known.collect()
+}
+
+/// The run and the number in a name that [`open`] would give.
+fn numbers(name: &str) -> Option<(u64, u64)> {
+    let (run, number) = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.split_once('-')?;
+    let parsed = (run.parse().ok()?, number.parse().ok()?);
+    (name == named_file(parsed.0, parsed.1)).then_some(parsed)
+}
+
+fn named_file(run: u64, number: u64) -> String {
+    format!("{PREFIX}{run:010}-{number:06}{SUFFIX}")
+}
+
+/// Readable by its owner and group only: it says how much is asked. Never one that is there already.
+fn open(folder: &Path, run: u64, number: u64) -> io::Result<File> {
+    let path = folder.join(named_file(run, number));
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o640);
+    options.write(true).create_new(true).mode(0o640);
     options.open(&path).map_err(|error| named("write the recording", &path, &error))
 }
 
-fn named(what: &str, path: &std::path::Path, error: &io::Error) -> io::Error {
+fn named(what: &str, path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot {what} {}: {error}", path.display()))
 }

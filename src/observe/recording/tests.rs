@@ -39,8 +39,10 @@ fn files_are_bounded_and_each_begins_with_what_it_needs() {
     assert_eq!(files.len(), 3);
     let mut numbers = Vec::new();
     for path in &files {
-        assert!(std::fs::metadata(path).unwrap().len() <= 10_000);
         let lines = lines(path);
+        let text = std::fs::read_to_string(path).unwrap();
+        let head: usize = text.lines().take(2).map(|line| line.len() + 1).sum();
+        assert!(text.len() - head <= 10_000);
         let Line::Recording { format: FORMAT_NOW, file, .. } = lines[0] else { panic!("{:?}", lines[0]) };
         numbers.push(file);
         assert!(matches!(&lines[1], Line::Settings { e, d, .. } if e == "demo" && d == "blue"));
@@ -96,6 +98,45 @@ fn what_is_lost_is_said_in_the_file() {
         _ => None,
     });
     assert!(said.is_some_and(|said| said > 0 && said <= lost), "{said:?} of {lost}");
+}
+
+#[test]
+fn only_files_of_recordings_are_removed_and_never_the_one_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let others = ["recording-of-monday.jsonl", "recording-1-2.jsonl", "recording-0000000001-000000.jsonl.gz"];
+    // The last one is of a time when the clock went ahead.
+    let old = ["recording-0000000001-000000.jsonl", "recording-9999999998-000007.jsonl"];
+    for name in others.iter().chain(&old) {
+        std::fs::write(folder.path().join(name), "kept").unwrap();
+    }
+    let recorder = Recorder::start(&settings(folder.path(), 1, 1_000)).unwrap();
+    for _ in 0..100 {
+        recorder.request(&record());
+    }
+    drop(recorder);
+    let names: Vec<_> = files(folder.path())
+        .iter()
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    assert!(others.iter().all(|name| names.contains(&(*name).to_owned())), "{names:?}");
+    assert!(!old.iter().any(|name| names.contains(&(*name).to_owned())), "{names:?}");
+    assert_eq!(names.len(), others.len() + 1, "{names:?}");
+    let own = names.iter().find(|name| name.starts_with("recording-9999999999-")).unwrap();
+    assert!(lines(&folder.path().join(own)).len() > 1);
+}
+
+#[test]
+fn two_starts_in_one_second_do_not_take_each_others_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (settings, second) = (settings(folder.path(), 8, 1 << 20), SystemTime::now());
+    let start = || Recorder::start_at(&settings, Instant::now(), second, QUEUE).unwrap();
+    let (one, other) = (start(), start());
+    one.request(&record());
+    other.request(&record());
+    drop((one, other));
+    let files = files(folder.path());
+    assert_eq!(files.len(), 2, "{files:?}");
+    assert!(files.iter().all(|path| lines(path).len() == 2), "{files:?}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
-use tokio::time::Interval;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::super::{AdminContext, Failure};
 use super::explain::Explained;
@@ -51,7 +51,7 @@ pub(super) async fn stream(
         seen: COUNTED.map(|(kind, _)| ledger.since(kind, 0, 0).0),
         untold: Vec::new(),
         ledger,
-        looks: tokio::time::interval(LOOK),
+        looks: looks(),
         _place: place,
     };
     let stream = unfold(reader, async |mut reader| {
@@ -59,6 +59,13 @@ pub(super) async fn stream(
         Some((Ok(event), reader))
     });
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(SILENCE)))
+}
+
+/// One who was slow to read has no looks to catch up on: the next one tells all.
+fn looks() -> Interval {
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    looks
 }
 
 /// One who listens.
@@ -115,5 +122,21 @@ fn told<T: Serialize>(event: &Result<T, RecvError>) -> Option<sse::Event> {
             Some(sse::Event::default().event("missed").data(missed.to_string()))
         }
         Err(RecvError::Closed) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_gets_one_look_and_not_all_that_it_missed() {
+        let mut looks = looks();
+        looks.tick().await;
+        tokio::time::advance(10 * LOOK + LOOK / 2).await;
+        looks.tick().await;
+        let asked = tokio::time::Instant::now();
+        looks.tick().await;
+        assert_eq!(tokio::time::Instant::now() - asked, LOOK / 2);
     }
 }

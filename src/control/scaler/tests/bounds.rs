@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::super::number::{Look, Number};
 use super::*;
+use crate::core::admission::{Load, Tally};
 use crate::core::bounds::Override;
 use crate::core::schedule::Schedule;
 use fake::BEGIN;
@@ -163,6 +165,29 @@ async fn the_last_replica_goes_after_the_idle_time_and_the_next_request_waits_fo
     let asked = world.seconds();
     drop(world.ask().await.expect("a slot"));
     assert_eq!(world.seconds() - asked, START.as_secs_f64(), "at once, and not at the next interval");
+}
+
+#[test]
+fn what_is_asked_for_is_recorded_beside_what_the_rule_said() {
+    let mut idle = settings(0);
+    idle.capacity.idle_time = 300 * SECOND;
+    by_load(&mut idle).max = 1;
+    let begin = std::time::Instant::now();
+    let mut number = Number::new(begin);
+    let mut ask = |second: u32, queued| {
+        let load = Load { queued, ready: u32::from(second > 0), ..Load::default() };
+        let (now, wall) = (begin + second * SECOND, BEGIN.parse().unwrap());
+        let (tally, limit) = (Tally { seconds: 1.0, ..Tally::default() }, Some(1));
+        let look = Look { now, wall, load, tally, projected: None, limit, busy: 0, draining: 0, hold: None };
+        number.evaluate(&idle, &look);
+        let asked = number.take_asked().expect("asked");
+        (asked.from, asked.to, asked.said)
+    };
+    assert_eq!(ask(0, 1), (0, 1, 1));
+    let last =
+        (1..=250).map(|second| ask(second, 0)).inspect(|(from, to, _)| assert_eq!((from, to), (&1, &1)));
+    assert_eq!(last.last(), Some((1, 1, 0)), "the last one stays");
+    assert_eq!(ask(400, 0), (1, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,11 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use crate::core::replay::figures::sum;
 use crate::core::replay::script::seconds;
+
+/// Weight of a new start in the mean, as a scaler weighs it.
+const NEW: f64 = 0.1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
@@ -34,6 +38,8 @@ pub(super) struct Fleet {
     lived: Vec<(u64, u64)>,
     /// Became ready since the last question, and how long that took in all.
     fresh: (u32, f64),
+    /// Mean time of a start, in seconds, when one was seen.
+    mean: Option<f64>,
 }
 
 impl Fleet {
@@ -42,7 +48,16 @@ impl Fleet {
         sorted.sort_unstable();
         let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0);
         let (members, lived) = (BTreeMap::new(), Vec::new());
-        Self { members, next: 1, starts: starts.to_vec(), started: 0, median, lived, fresh: (0, 0.0) }
+        Self {
+            members,
+            next: 1,
+            starts: starts.to_vec(),
+            started: 0,
+            median,
+            lived,
+            fresh: (0, 0.0),
+            mean: None,
+        }
     }
 
     /// One that is ready when the script begins.
@@ -59,11 +74,29 @@ impl Fleet {
             Some((phase @ Phase::Starting, began)) => {
                 *phase = Phase::Ready;
                 self.fresh.0 += 1;
-                self.fresh.1 += seconds(now - *began);
+                let took = seconds(now - *began);
+                self.fresh.1 += took;
+                self.mean = Some(self.mean.map_or(took, |mean| mean + NEW * (took - mean)));
                 true
             }
             _ => false,
         }
+    }
+
+    pub(super) fn is_draining(&self, id: u64) -> bool {
+        self.members.get(&id).is_some_and(|(phase, _)| *phase == Phase::Draining)
+    }
+
+    pub(super) fn draining(&self) -> u32 {
+        self.members.values().filter(|(phase, _)| *phase == Phase::Draining).count() as u32
+    }
+
+    /// When those will be ready that are starting, as far as can be known, the first one first.
+    pub(super) fn expected(&self) -> impl Iterator<Item = u64> {
+        // In the order of their ids, which is that of their beginnings.
+        let starting = self.members.values().filter(|(phase, _)| *phase == Phase::Starting);
+        let mean = self.mean.map(|mean| (mean * 1e9) as u64);
+        starting.filter_map(move |(_, began)| Some(began.saturating_add(mean?)))
     }
 
     /// How many became ready since the last call, and how long they took in all, in seconds.
@@ -123,6 +156,6 @@ impl Fleet {
     pub(super) fn replica_seconds(&self, end: u64) -> f64 {
         let gone = self.lived.iter().map(|(began, gone)| gone.min(&end).saturating_sub(*began));
         let there = self.members.values().map(|(_, began)| end.saturating_sub(*began));
-        gone.chain(there).map(seconds).sum()
+        sum(gone.chain(there).map(seconds))
     }
 }

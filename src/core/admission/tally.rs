@@ -69,7 +69,7 @@ pub struct Tally {
     pub admitted: u64,
     /// Of the arrivals, the ones that were refused or waited too long.
     pub rejected: u64,
-    /// Uses of slots that ended.
+    /// Uses of slots that ended, but for those that failed at once: how long these took says nothing of the next ones.
     pub completed: u64,
     /// How long these were held, in seconds.
     pub service_sum: f64,
@@ -122,7 +122,9 @@ impl Tally {
     }
 
     pub(super) fn note(&mut self, used: &Use) {
-        self.completed += 1;
-        self.service_sum += used.time().as_secs_f64();
+        // A replica that answers 502 in a millisecond would make all requests look short.
+        let counts = !matches!(used.outcome, Outcome::Broken | Outcome::Unreachable);
+        self.completed += u64::from(counts);
+        self.service_sum += if counts { used.time().as_secs_f64() } else { 0.0 };
     }
 }

@@ -81,6 +81,7 @@ impl World<'_> {
             max,
             queue_wait: self.settings.request.max_queue_wait.as_secs_f64(),
             projected_wait: None,
+            ..Signals::default()
         }
     }
 }

@@ -39,7 +39,7 @@ impl Utilization {
             self.weight += s.completed as f64;
             self.sum += s.service_sum;
             let service = if self.weight > 0.0 { (self.sum / self.weight).max(1e-3) } else { 1e-3 };
-            self.ghosts = self.ghosts * (-s.dt / service).exp() + s.rejected as f64;
+            self.ghosts = self.ghosts * (-s.dt / service).exp() + s.rejected as f64 * (1.0 / s.dt).min(1.0);
             load += f64::from(s.queue) + self.ghosts;
         }
         let (total, slots) = (f64::from(s.ready + s.starting), f64::from(s.c));
@@ -113,7 +113,7 @@ impl Staffing {
         self.sum += s.service_sum;
         self.done += s.completed as f64;
         let service = if self.weight > 0.0 { (self.sum / self.weight).max(1e-3) } else { 1e-3 };
-        self.ghosts = self.ghosts * fading(service) + s.rejected as f64;
+        self.ghosts = self.ghosts * fading(service) + s.rejected as f64 * (1.0 / s.dt).min(1.0);
         self.arrivals += s.arrivals as f64;
         self.seconds += s.dt;
         let rate = s.arrivals as f64 / s.dt;
@@ -148,7 +148,8 @@ impl Staffing {
         self.sized.retain(|(at, _)| *at > s.t - hold);
         let n = largest(&self.sized, s.t, hold).max(largest(&self.there, s.t, 60.0));
         let want = (n / f64::from(s.c) - 1e-9).ceil().max(1.0);
-        let is_early = s.t < (4.0 * self.cold).max(3.0 * service).max(120.0) || self.done < 30.0;
+        let early = (4.0 * self.cold).max(3.0 * service).max(120.0);
+        let is_early = s.t < early || (self.done < 30.0 && s.t < 10.0 * early);
         if is_early { want.max(self.first) } else { want }
     }
 }

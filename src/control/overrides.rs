@@ -22,12 +22,17 @@ const FILE: &str = "overrides.json";
 
 /// The overrides of all deployments, by endpoint and deployment; a handle.
 #[derive(Clone, Debug, Default)]
-pub struct Overrides(Arc<Mutex<Inner>>);
+pub struct Overrides(Arc<Inner>);
+
+/// By endpoint and deployment.
+type Holds = BTreeMap<(Name, Name), watch::Sender<Option<Override>>>;
 
 #[derive(Debug, Default)]
 struct Inner {
-    holds: BTreeMap<(Name, Name), watch::Sender<Option<Override>>>,
+    holds: Mutex<Holds>,
     file: Option<PathBuf>,
+    /// Held while the file is written, which takes its time; whoever reads does not wait for it.
+    writing: Mutex<()>,
 }
 
 /// As it is in the file.
@@ -59,62 +64,90 @@ impl Overrides {
             let key = (Name::parse(&endpoint).ok()?, Name::parse(&deployment).ok()?);
             Some((key, watch::channel(Some(hold)).0))
         });
-        Self(Arc::new(Mutex::new(Inner { holds: named.collect(), file: Some(file) })))
+        let holds = Mutex::new(named.collect());
+        Self(Arc::new(Inner { holds, file: Some(file), writing: Mutex::default() }))
     }
 
     /// What holds for a deployment, from now on and whenever it changes; whether it still holds is for the reader to see.
     pub fn follow(&self, endpoint: &Name, deployment: &Name) -> watch::Receiver<Option<Override>> {
         let key = (endpoint.clone(), deployment.clone());
-        self.lock().holds.entry(key).or_insert_with(|| watch::channel(None).0).subscribe()
+        self.holds().entry(key).or_insert_with(|| watch::channel(None).0).subscribe()
     }
 
     /// What holds for a deployment now.
     pub fn get(&self, endpoint: &Name, deployment: &Name, now: Timestamp) -> Option<Override> {
-        let inner = self.lock();
-        let sender = inner.holds.get(&(endpoint.clone(), deployment.clone()))?;
+        let holds = self.holds();
+        let sender = holds.get(&(endpoint.clone(), deployment.clone()))?;
         let hold = *sender.borrow();
         hold.filter(|hold| hold.holds(now))
     }
 
-    /// Other bounds for a deployment, or `None` to lift them. First written down, then in force.
+    /// Other bounds for a deployment, or `None` to lift them. First written down, then in force; a disk may take its time.
     ///
     /// # Errors
     /// It cannot be written down; then nothing has changed.
     pub fn set(&self, endpoint: &Name, deployment: &Name, hold: Option<Override>) -> io::Result<()> {
-        let inner = &mut *self.lock();
         let key = (endpoint.clone(), deployment.clone());
-        if let Some(file) = &inner.file {
-            write(file, &entries(&inner.holds, &key, hold))?;
-        }
-        inner.holds.entry(key).or_insert_with(|| watch::channel(None).0).send_replace(hold);
+        let _turn = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(Some((&key, hold)))?;
+        self.holds().entry(key).or_insert_with(|| watch::channel(None).0).send_replace(hold);
         Ok(())
     }
 
-    /// A deployment is gone for good: one with the same name begins without.
-    pub fn forget(&self, endpoint: &Name, deployment: &Name) {
-        let held = self.get(endpoint, deployment, Timestamp::MIN).is_some();
-        if held && let Err(error) = self.set(endpoint, deployment, None) {
-            tracing::warn!(%endpoint, %deployment, "an override is not removed from its file: {error}");
-        }
-        self.lock().holds.remove(&(endpoint.clone(), deployment.clone()));
+    /// The same on a thread that may wait for a disk.
+    ///
+    /// # Errors
+    /// It cannot be written down; then nothing has changed.
+    pub async fn keep(&self, endpoint: &Name, deployment: &Name, hold: Option<Override>) -> io::Result<()> {
+        let (this, endpoint, deployment) = (self.clone(), endpoint.clone(), deployment.clone());
+        let set = tokio::task::spawn_blocking(move || this.set(&endpoint, &deployment, hold));
+        set.await.map_err(io::Error::other)?
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    /// A deployment is gone for good: one with the same name begins without. That holds at once; what is returned is to be
+    /// run, and removes it from the file.
+    pub fn forget(
+        &self,
+        endpoint: &Name,
+        deployment: &Name,
+    ) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let key = (endpoint.clone(), deployment.clone());
+        let held = self.holds().remove(&key).and_then(|sender| sender.send_replace(None));
+        held.map(|_| {
+            let this = self.clone();
+            async move {
+                let all = tokio::task::spawn_blocking(move || {
+                    let _turn = this.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+                    this.write(None)
+                });
+                if let Err(error) = all.await.map_err(io::Error::other).flatten() {
+                    let (endpoint, deployment) = key;
+                    tracing::warn!(%endpoint, %deployment, "an override is not removed from its file: {error}");
+                }
+            }
+        })
+    }
+
+    /// All that hold, and what is about to.
+    fn write(&self, changed: Option<(&(Name, Name), Option<Override>)>) -> io::Result<()> {
+        let Some(file) = &self.0.file else { return Ok(()) };
+        let entries = entries(&self.holds(), changed);
+        write(file, &entries)
+    }
+
+    fn holds(&self) -> MutexGuard<'_, Holds> {
         // Every change is one insert or removal.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.holds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// All that hold, with this one changed.
-fn entries(
-    holds: &BTreeMap<(Name, Name), watch::Sender<Option<Override>>>,
-    changed: &(Name, Name),
-    to: Option<Override>,
-) -> Vec<Entry> {
-    let others = holds.iter().filter(|(key, _)| *key != changed);
+fn entries(holds: &Holds, changed: Option<(&(Name, Name), Option<Override>)>) -> Vec<Entry> {
+    let others = holds.iter().filter(|(key, _)| changed.is_none_or(|(changed, _)| changed != *key));
     let others = others.filter_map(|(key, sender)| Some((key, (*sender.borrow())?)));
     let now = Timestamp::now();
-    let all = others.chain(to.map(|hold| (changed, hold))).filter(|(_, hold)| hold.holds(now));
+    let new = changed.and_then(|(key, to)| Some((key, to?)));
+    let all = others.chain(new).filter(|(_, hold)| hold.holds(now));
     let entry = |((endpoint, deployment), hold): (&(Name, Name), Override)| Entry {
         endpoint: endpoint.to_string(),
         deployment: deployment.to_string(),
@@ -166,13 +199,38 @@ mod tests {
         assert_eq!(Overrides::open(folder.path()).get(&demo, &blue, now), None);
     }
 
-    #[test]
-    fn a_deployment_that_is_gone_takes_its_override_along() {
+    #[tokio::test]
+    async fn a_disk_that_takes_its_time_keeps_nobody_from_reading() {
+        let folder = tempfile::tempdir().unwrap();
+        let overrides = Overrides::open(folder.path());
+        let (demo, blue) = (name("demo"), name("blue"));
+        let (begun, slow) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        let writer = overrides.clone();
+        let disk = tokio::task::spawn_blocking(move || {
+            let _turn = writer.0.writing.lock().unwrap();
+            begun.send(()).unwrap();
+            ends.recv().unwrap();
+        });
+        slow.recv().unwrap();
+        let mut set = Box::pin(overrides.keep(&demo, &blue, Some(three(2))));
+        let soon = tokio::time::timeout(std::time::Duration::from_millis(20), &mut set).await;
+        assert!(soon.is_err(), "not before it is written down");
+        assert_eq!(*overrides.follow(&demo, &blue).borrow(), None);
+        end.send(()).unwrap();
+        set.await.unwrap();
+        disk.await.unwrap();
+        assert!(Overrides::open(folder.path()).get(&demo, &blue, Timestamp::now()).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_deployment_that_is_gone_takes_its_override_along() {
         let folder = tempfile::tempdir().unwrap();
         let overrides = Overrides::open(folder.path());
         let (demo, blue) = (name("demo"), name("blue"));
         overrides.set(&demo, &blue, Some(three(2))).unwrap();
-        overrides.forget(&demo, &blue);
+        overrides.forget(&demo, &blue).expect("there was one").await;
+        assert!(overrides.forget(&demo, &blue).is_none());
         assert_eq!(*overrides.follow(&demo, &blue).borrow(), None);
         assert_eq!(*Overrides::open(folder.path()).follow(&demo, &blue).borrow(), None);
     }

@@ -223,8 +223,8 @@ impl Configurator {
             let stays = snapshot.endpoints.iter().any(|e| {
                 e.settings.name == *endpoint && e.deployments.iter().any(|d| d.settings.name == *deployment)
             });
-            if !stays {
-                self.overrides.forget(endpoint, deployment);
+            if !stays && let Some(written) = self.overrides.forget(endpoint, deployment) {
+                self.tasks.spawn(written);
             }
             stays
         });

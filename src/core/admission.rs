@@ -203,7 +203,7 @@ impl Pool {
     pub fn release(&mut self, replica: ReplicaId, used: &Use) -> Option<TicketId> {
         self.pass(used.until);
         let seconds = used.time().as_secs_f64();
-        self.tally.note(seconds);
+        self.tally.note(used.outcome, seconds);
         self.rate.used(seconds);
         self.waiting.settle(used);
         self.permits -= 1;

@@ -24,7 +24,7 @@ pub use reason::Reason;
 pub use signals::Signals;
 
 /// Share of the longest queue wait that the newest waiter may be expected to use before replicas are asked for at once.
-const WAIT_BUDGET: f64 = 0.5;
+pub const WAIT_BUDGET: f64 = 0.5;
 
 /// Longest time for which any rule keeps what was needed, in seconds: 20 of the longest intervals.
 const LONGEST_KEPT: f64 = 72_000.0;
@@ -58,6 +58,8 @@ pub struct Sample {
     pub queued: Option<u32>,
     /// Requests that were turned away and would still run, where they count as load.
     pub ghosts: Option<f64>,
+    /// Whether some of those can wait, so that the load is less than all of them.
+    pub can_wait: bool,
     /// Mean service time in seconds, when it is known.
     pub service: Option<f64>,
     /// All that counts as load together.
@@ -109,14 +111,18 @@ fn by_load(rule: &UtilizationScale, history: &mut History, seen: &Signals) -> De
     }
 }
 
-/// Decides between two evaluations, and only on more: `None` unless somebody waits, the newest would have to wait for
-/// too long, and more replicas are needed for what is there now than there are. It changes no mean and no window; the counts
+/// Decides between two evaluations, and only on more: `None` unless somebody waits or was turned away, the newest would have
+/// to wait for too long, and more replicas are needed for what is there now than there are. It changes no mean and no window; the counts
 /// in `seen` are what has happened since the last evaluation. Whoever follows it tells the history: [`History::raised`].
 pub fn at_once(settings: &ScaleSettings, history: &History, seen: &Signals) -> Option<Decision> {
     let ScaleSettings::Utilization(rule) = settings else { return None };
     let demand = &history.demand;
     let seen = seen.sane(demand.last);
-    if seen.queue == 0 || seen.total() >= seen.max {
+    if (seen.queue == 0 && seen.rejected == 0) || seen.total() >= seen.max {
+        return None;
+    }
+    if seen.has_patient() && seen.total() > 0 && !demand.knows_service() {
+        // Whether the first ones are enough is not known before one of them has served somebody.
         return None;
     }
     let wait = projected_wait(demand, &seen);
@@ -148,7 +154,7 @@ fn projected_wait(demand: &Demand, seen: &Signals) -> Option<f64> {
         return seen.projected_wait;
     }
     let slots = f64::from(seen.ready) * seen.slots();
-    (slots > 0.0 && demand.knows_service()).then(|| f64::from(seen.queue) * demand.service() / slots)
+    (slots > 0.0 && demand.knows_service()).then(|| f64::from(seen.queue.max(1)) * demand.service() / slots)
 }
 
 impl History {
@@ -159,10 +165,5 @@ impl History {
         if t.is_finite() {
             self.raised.push(t, f64::from(desired), LONGEST_KEPT);
         }
-    }
-
-    /// Learned time from the order of a replica to its first admission, in seconds.
-    pub fn start_up(&self) -> f64 {
-        self.demand.cold
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::request::{Message, Registrar};
 use super::{Job, Target};
-use crate::control::board::{Board, BoundsBy, DeploymentStatus, ReplicaState};
+use crate::control::board::{Board, BoundsBy, BoundsStatus, DeploymentStatus, ReplicaState};
 use crate::control::operations::{OperationError, Operations};
 use crate::control::recipe::prepare;
 use crate::core::declared::Change;
@@ -166,7 +166,7 @@ impl Progress {
             self.operations.update(&self.id, |operation| {
                 (operation.replicas_ready, operation.replicas_wanted) = (ready, wanted);
             });
-            if is_enough(ready, wanted, &settings, &status) {
+            if is_enough(ready, wanted, &settings.scale, status.bounds.as_ref()) {
                 return Ok(());
             }
             let failures = of(ReplicaState::Failed);
@@ -204,11 +204,12 @@ fn wanted(settings: &DeploymentSettings) -> (u32, Duration) {
 }
 
 /// Whether so many ready replicas are what the document asks for, or what an operator has made of it for a while.
-fn is_enough(ready: u32, wanted: u32, settings: &DeploymentSettings, status: &DeploymentStatus) -> bool {
-    if let Some(held) = status.bounds.as_ref().filter(|bounds| bounds.by == BoundsBy::Operator) {
-        return ready >= held.min_instances.max(1);
+fn is_enough(ready: u32, wanted: u32, scale: &ScaleSettings, bounds: Option<&BoundsStatus>) -> bool {
+    if let Some(held) = bounds.filter(|bounds| bounds.by == BoundsBy::Operator) {
+        // One at least shows that it can live, where the document asks for any and the operator allows one.
+        return ready >= held.min_instances.max(wanted.min(1)).min(held.max_instances);
     }
-    let exact = matches!(settings.scale, ScaleSettings::Manual { .. });
+    let exact = matches!(scale, ScaleSettings::Manual { .. });
     ready == wanted || (ready > wanted && !exact)
 }
 
@@ -243,5 +244,28 @@ fn late(deployment: &Name, patience: Duration, status: &DeploymentStatus) -> Ope
             "the replicas of {deployment} were not ready within {} s: {detail}",
             patience.as_secs()
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operator_allows_is_enough_and_none_where_none_has_to_be_there() {
+        let held = |min_instances, max_instances| {
+            let by = BoundsBy::Operator;
+            Some(BoundsStatus { min_instances, max_instances, by, schedule: None, until: None })
+        };
+        let scale = ScaleSettings::Manual { replicas: 0 };
+        let enough =
+            |ready, wanted, held: Option<BoundsStatus>| is_enough(ready, wanted, &scale, held.as_ref());
+        // `min_instances: 0` and `scoregate scale --max 3`.
+        assert!(enough(0, 0, held(0, 3)));
+        assert!(!enough(1, 0, held(2, 3)));
+        // One shows that it can live.
+        assert!(!enough(0, 2, held(0, 3)));
+        assert!(enough(1, 2, held(0, 3)));
+        assert!(enough(0, 2, held(0, 0)));
     }
 }

@@ -50,6 +50,64 @@ pub(super) struct Decided {
     pub(super) why: Why,
 }
 
+/// Those who came while nothing was ready. They wait until something is, and longer than others may: a queue of them grows
+/// with the time that a start takes, not with the load.
+#[derive(Debug, Default)]
+struct Patient {
+    /// Whether nothing was ready at the last look, and who came had to wait for that.
+    cold: bool,
+    /// Those who came then, and until when the newest may wait.
+    count: u32,
+    until: Option<Instant>,
+    /// Until when some may be there who came behind them, and wait because of them.
+    behind: Option<Instant>,
+    /// All whose wait says nothing of the load, and how long the newest may still wait.
+    waiting: u32,
+    left: Duration,
+    /// Most of them since the last evaluation.
+    most: u32,
+}
+
+impl Patient {
+    fn see(&mut self, settings: &DeploymentSettings, look: &Look) {
+        let wait = settings.request.max_queue_wait;
+        let cold = look.load.ready == 0 && cold_wait(settings) > wait;
+        if cold || self.cold {
+            // At the first look after that, few can have come that are not.
+            self.count = look.load.queued;
+            self.until = look.now.checked_add(cold_wait(settings));
+        } else {
+            // The oldest go first.
+            let gone = u32::try_from(look.tally.admitted).unwrap_or(u32::MAX);
+            self.count = self.count.saturating_sub(gone).min(look.load.queued);
+        }
+        self.cold = cold;
+        let behind = self.behind.is_some_and(|until| look.now < until);
+        (self.waiting, self.left) = if self.count > 0 {
+            self.behind = look.now.checked_add(wait);
+            let left = self.until.map(|until| until.saturating_duration_since(look.now));
+            (self.count, left.unwrap_or_default())
+        } else {
+            (if behind { look.load.queued } else { 0 }, wait)
+        };
+        self.most = self.most.max(self.waiting);
+    }
+
+    fn evaluated(&mut self) {
+        self.most = self.waiting;
+    }
+}
+
+/// How long a request may wait that comes while nothing is ready.
+fn cold_wait(settings: &DeploymentSettings) -> Duration {
+    settings.capacity.cold_start_wait.unwrap_or(settings.request.max_queue_wait)
+}
+
+/// How long a request may wait that comes now.
+fn longest_wait(settings: &DeploymentSettings, load: &Load) -> Duration {
+    if load.ready == 0 { cold_wait(settings) } else { settings.request.max_queue_wait }
+}
+
 /// A question to the rule, for a recording.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
@@ -71,6 +129,9 @@ pub(super) struct Number {
     /// What has happened since the last evaluation.
     tally: Tally,
     pub(super) start_up: StartUp,
+    patient: Patient,
+    /// Whether there is a fixed list: the gate's tally then covers all of its time, in which nobody looked.
+    listed: bool,
     agenda: Option<Agenda>,
     /// When there was a request last.
     active: Option<Instant>,
@@ -107,6 +168,8 @@ impl Number {
             since: now,
             tally: Tally::default(),
             start_up: StartUp::default(),
+            patient: Patient::default(),
+            listed: false,
             agenda: None,
             active: None,
             desired: 0,
@@ -132,17 +195,22 @@ impl Number {
         self.agenda = None;
     }
 
-    /// A fixed list is what it is, whatever the load. Nothing is to be waited for.
+    /// A fixed list is what it is, whatever the load. Nothing is to be waited for, and nothing is learned: should the rule
+    /// be asked again, it begins anew.
     pub(super) fn list(&mut self, servers: u32, now: Instant) -> Option<Decided> {
         (self.agenda, self.told, self.ask_again) = (None, None, false);
+        (self.history, self.tally, self.patient) = Default::default();
+        (self.active, self.listed) = (None, true);
         let changed = servers != self.desired;
         changed.then(|| self.decided(servers, Why::Listed { servers }, None, now))
     }
 
     /// Asks the rule, within the bounds that hold now.
     pub(super) fn evaluate(&mut self, settings: &DeploymentSettings, look: &Look) -> Option<Decided> {
-        let tally = self.tally.join(&look.tally);
+        let listed = std::mem::take(&mut self.listed);
+        let tally = if listed { Tally::default() } else { self.tally.join(&look.tally) };
         self.tally = Tally::default();
+        self.patient.see(settings, look);
         self.quiet_until = None;
         self.ask_again = false;
         let held = look.load.busy + look.load.busy_draining + look.load.queued > 0;
@@ -152,6 +220,7 @@ impl Number {
         let bounds = self.bounds(settings, look.wall, look.hold);
         let mut seen = self.signals(settings, &bounds, &tally, look);
         (seen.cold_n, seen.cold_sum) = self.start_up.take();
+        self.patient.evaluated();
         let decision = decide(&settings.scale, &mut self.history, &seen);
         let how = if self.told.is_none() { How::First } else { How::Tick };
         // The rule is not told of the last one that stays: it would take it for one that was needed.
@@ -185,10 +254,11 @@ impl Number {
         self.ask_again
     }
 
-    /// Asks between two intervals, because somebody waits. Only ever for more.
+    /// Asks between two intervals, because somebody waits or was turned away. Only ever for more.
     pub(super) fn at_once(&mut self, settings: &DeploymentSettings, look: &Look) -> Option<Decided> {
         self.tally = self.tally.join(&look.tally);
-        if look.load.queued == 0 {
+        self.patient.see(settings, look);
+        if look.load.queued == 0 && self.tally.rejected == 0 {
             return None;
         }
         self.quiet_until = Some(look.now + SPACING);
@@ -267,9 +337,13 @@ impl Number {
             target: self.desired,
             inflight: look.busy,
             inflight_draining: (load.busy + load.busy_draining).saturating_sub(look.busy),
+            inflight_draining_avg: Some(mean(tally.busy_draining_time, load.busy_draining)),
             queue: load.queued,
+            patient: self.patient.waiting,
+            patience: self.patient.left.as_secs_f64(),
             inflight_avg: mean(tally.busy_time, load.busy),
             queue_avg: mean(tally.queued_time, load.queued),
+            patient_avg: f64::from(self.patient.most).min(mean(tally.queued_time, load.queued)),
             peak: tally.peak,
             arrivals: tally.arrivals,
             admitted: tally.admitted,
@@ -281,7 +355,7 @@ impl Number {
             c: look.limit.unwrap_or(0),
             min: bounds.min,
             max: bounds.max,
-            queue_wait: settings.request.max_queue_wait.as_secs_f64(),
+            queue_wait: longest_wait(settings, load).as_secs_f64(),
             projected_wait: look.projected.map(|wait| wait.as_secs_f64()),
         }
     }

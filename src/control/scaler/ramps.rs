@@ -18,18 +18,17 @@ pub(super) struct Ramps {
 }
 
 impl Ramps {
-    /// A replica has just become ready. What it may have; `None` where it gets all at once.
+    /// A replica has just become ready. What it may have is known from now on; all at once where nothing slows it down.
     pub(super) fn begin(
         &mut self,
         id: ReplicaId,
         now: Instant,
         limit: Option<NonZeroU32>,
         warm_up: Duration,
-    ) -> Option<u32> {
-        let step = step(limit, warm_up, Duration::ZERO)?;
+    ) {
+        let Some(step) = step(limit, warm_up, Duration::ZERO) else { return };
         self.rising.insert(id, (now, step.cap));
         self.note(now + step.next);
-        Some(step.cap)
     }
 
     /// What a replica may have that is admitted again on its way.

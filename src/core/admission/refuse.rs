@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::core::admission::queue::Waiter;
 use crate::core::admission::rate::Capacity;
 use crate::core::admission::{Admission, Ask, Pool, Retry, TicketId};
+use crate::core::scale::WAIT_BUDGET;
 
 /// Denial there is no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,23 +132,25 @@ impl Pool {
         let waiting = self.waiting.len();
         let ahead = if returns { 0 } else { self.waiting.ahead_of(ask.class) };
         let mut projected = None;
-        if ask.deadline.is_some() || !(self.called_for_wait || self.queueing.max_wait.is_zero()) {
+        if ask.deadline.is_some() || !self.called_for_wait {
             projected = self.projected(u32::try_from(ahead).unwrap_or(u32::MAX), now);
+        }
+        let is_full = self.max_queue_length.is_some_and(|most| waiting >= most as usize);
+        let budget = self.queueing.max_wait.mul_f64(WAIT_BUDGET);
+        if !self.called_for_wait && (is_full || projected.is_none_or(|wait| wait > budget)) {
+            self.called_for_wait = true;
+            self.calls_control = true;
         }
         if let (Some(deadline), Some(wait)) = (ask.deadline, projected)
             && now + wait + self.rate.service() > deadline
         {
             return Err(Denial::TooLate);
         }
-        if self.max_queue_length.is_some_and(|most| waiting >= most as usize) {
+        if is_full {
             let (victim, _) = self.waiting.make_room(ask.class, ticket).ok_or(Denial::QueueFull)?;
             self.turn_away(victim, Denial::GaveWay);
         }
         self.calls_control |= waiting == 0 && !self.slots.any_ready();
-        if !self.called_for_wait && projected.is_some_and(|wait| wait > self.queueing.max_wait) {
-            self.called_for_wait = true;
-            self.calls_control = true;
-        }
         self.waiting.push(ticket, Waiter { ask: *ask, since: now });
         Ok(())
     }

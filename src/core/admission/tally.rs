@@ -72,7 +72,7 @@ pub struct Tally {
     pub admitted: u64,
     /// Of the arrivals, the ones that were refused or waited too long.
     pub rejected: u64,
-    /// Uses of slots that ended.
+    /// Uses of slots that ended, but for those that failed at once: how long these took says nothing of the next ones.
     pub completed: u64,
     /// How long these were held, in seconds.
     pub service_sum: f64,
@@ -113,9 +113,10 @@ impl Tally {
         self.queued_time += seconds * f64::from(queued);
     }
 
-    /// A use of so many seconds ended.
-    pub(super) fn note(&mut self, seconds: f64) {
-        self.completed += 1;
-        self.service_sum += seconds;
+    /// A use of so many seconds ended. A replica that answers 502 in a millisecond would make all requests look short.
+    pub(super) fn note(&mut self, outcome: Outcome, seconds: f64) {
+        let counts = !matches!(outcome, Outcome::Broken | Outcome::Unreachable);
+        self.completed += u64::from(counts);
+        self.service_sum += if counts { seconds } else { 0.0 };
     }
 }

@@ -133,6 +133,7 @@ fn the_last_replica_that_stops_calls_when_somebody_waits() {
     granted(&mut pool);
     granted(&mut pool);
     queued(&mut pool);
+    assert!(pool.take_call(), "somebody waits and nobody knows how long");
     pool.drain(ReplicaId(0), now());
     assert!(!pool.take_call(), "there is another one");
     pool.suspend(ReplicaId(1), now());

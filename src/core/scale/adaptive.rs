@@ -36,6 +36,8 @@ pub(super) const RECENT: f64 = 60.0;
 /// Before so much was seen the first replicas stay, in seconds and in requests.
 const LEARNING: f64 = 120.0;
 const LEARNED: f64 = 30.0;
+/// However few requests came, that is over after so many times as long.
+const LONGEST_LEARNING: f64 = 10.0;
 /// The correction from rejections begins after so long and needs about so long for its full effect, in seconds.
 const CORRECTS_AFTER: f64 = 300.0;
 const CORRECTS_IN: f64 = 7200.0;
@@ -79,7 +81,8 @@ impl Past {
         let service = demand.service();
         self.note_arrivals(seen, service);
         let offered = self.fast.max(self.slow) * service;
-        let now = seen.inflight_avg + seen.queue_avg + f64::from(seen.inflight_draining) + demand.ghosts;
+        let runs = seen.inflight_avg + seen.draining_avg();
+        let now = demand.load(seen, runs, (seen.queue_avg, seen.patient_avg), demand.ghosts);
         let burstiness = self.burstiness(seen.dt, offered, now);
         if let Some(percent) = reject_budget_percent
             && elapsed > CORRECTS_AFTER
@@ -92,8 +95,8 @@ impl Past {
         let hold = (HOLD_STARTS * demand.cold).clamp(HOLD.0, HOLD.1);
         let held = self.hold.push(seen.t, offered + margin, hold);
         let recent = self.recent.push(seen.t, now, RECENT);
-        let learning =
-            elapsed < LEARNING.max(4.0 * demand.cold).max(3.0 * service) || demand.completed < LEARNED;
+        let early = LEARNING.max(4.0 * demand.cold).max(3.0 * service);
+        let learning = elapsed < early || (demand.completed < LEARNED && elapsed < LONGEST_LEARNING * early);
         let numbers = Staffing {
             arrivals_per_second: self.fast.max(self.slow),
             fast: self.fast,
@@ -126,14 +129,17 @@ impl Past {
 
     /// Demand as it is between two evaluations.
     pub(super) fn demand_now(demand: &Demand, seen: &Signals) -> f64 {
-        let held = f64::from(seen.inflight) + f64::from(seen.inflight_draining) + f64::from(seen.queue);
-        held + demand.ghosts_at(seen)
+        let runs = f64::from(seen.inflight) + f64::from(seen.inflight_draining);
+        let waits = (f64::from(seen.queue), f64::from(seen.patient));
+        demand.load(seen, runs, waits, demand.ghosts_at(seen))
     }
 
     /// Seconds since the beginning.
     fn begin(&mut self, rule: &UtilizationScale, seen: &Signals) -> f64 {
         if self.first == 0 {
-            self.first = seen.total();
+            // Where there was none at the beginning, what came since may be a burst's or an operator's, for a moment.
+            let most = if self.since.is_none() { u32::MAX } else { rule.min };
+            self.first = seen.total().min(most);
         }
         let beginning = seen.t - seen.dt.min(rule.interval.as_secs_f64());
         let since = self.since.unwrap_or(beginning);

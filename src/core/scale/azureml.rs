@@ -80,7 +80,8 @@ impl Sample {
         let strict = rule.policy == ScalePolicy::AzuremlStrict;
         let queued = (!strict || rule.count_queue).then_some(seen.queue);
         let ghosts = (!strict).then_some(ghosts);
-        let load = f64::from(seen.inflight) + f64::from(queued.unwrap_or(0)) + ghosts.unwrap_or(0.0);
+        let waits = queued.map_or((0.0, 0.0), |queued| (f64::from(queued), f64::from(seen.patient)));
+        let load = demand.load(seen, f64::from(seen.inflight), waits, ghosts.unwrap_or(0.0));
         let target_percent = rule.target_percent.max(1);
         let target = f64::from(target_percent) / 100.0;
         let for_load = whole(load / (target * seen.slots()));
@@ -88,6 +89,7 @@ impl Sample {
             busy: seen.inflight,
             queued,
             ghosts,
+            can_wait: seen.has_patient(),
             service: demand.knows_service().then(|| demand.service()),
             load,
             total: seen.total(),

@@ -12,6 +12,10 @@ const MEMORY: f64 = 300.0;
 /// Requests that the mean service time is made of at least, before older ones fade.
 const ENOUGH: f64 = 50.0;
 
+/// Time in which those who are turned away would have begun to run at the same time, in seconds: the formula was chosen
+/// with evaluations that far apart.
+const TICK: f64 = 1.0;
+
 /// Shortest service time that is counted with, in seconds.
 const SHORTEST: f64 = 1e-3;
 
@@ -53,7 +57,7 @@ impl Demand {
         if self.weight > 0.0 {
             self.mean = self.sum / self.weight;
         }
-        self.ghosts = self.ghosts * (-seen.dt / self.service()).exp() + seen.rejected as f64;
+        self.ghosts = self.ghosts * (-seen.dt / self.service()).exp() + self.turned_away(seen);
         if seen.cold_n > 0 {
             let new = f64::from(seen.cold_n);
             self.cold += (new / 10.0).min(0.5) * (seen.cold_sum / new - self.cold);
@@ -65,6 +69,23 @@ impl Demand {
         self.mean.max(SHORTEST)
     }
 
+    /// What runs, waits and was turned away, as load. Each of them needs a slot, but patient ones only have to be served in
+    /// time, and until then keep busy what there is. As long as there are any, the load is no more than the work that comes,
+    /// and theirs spread over the time that they may still wait.
+    pub(super) fn load(&self, seen: &Signals, runs: f64, (waits, patient): (f64, f64), ghosts: f64) -> f64 {
+        let all = runs + waits + ghosts;
+        if !seen.has_patient() {
+            all
+        } else if self.knows_service() {
+            let service = self.service();
+            let comes = seen.arrivals as f64 / seen.dt.max(TICK);
+            all.min(service * (comes + patient / seen.patience.max(service)))
+        } else {
+            // One replica is needed, and nobody knows more before it has served somebody.
+            runs + if seen.ready == 0 { waits.min(1.0) } else { 0.0 }
+        }
+    }
+
     /// Whether any request has ended, so that the service time is known.
     pub(super) fn knows_service(&self) -> bool {
         self.mean > 0.0
@@ -73,6 +94,15 @@ impl Demand {
     /// The ghosts as they are some time after the last evaluation.
     pub(super) fn ghosts_at(&self, seen: &Signals) -> f64 {
         let passed = self.last.map_or(0.0, |last| (seen.t - last).max(0.0));
-        self.ghosts * (-passed / self.service()).exp() + seen.rejected as f64
+        self.ghosts * (-passed / self.service()).exp() + self.turned_away(seen)
+    }
+
+    /// How many of those who were turned away since the last evaluation would run at the same time. Behind a queue that filled
+    /// while nothing was ready nobody has a chance, however little there is to do: there they count as they would follow
+    /// each other.
+    fn turned_away(&self, seen: &Signals) -> f64 {
+        let together = if seen.has_patient() { self.service().min(TICK) } else { TICK };
+        let rejected = seen.rejected as f64;
+        if seen.dt > together { rejected * together / seen.dt } else { rejected }
     }
 }

@@ -81,8 +81,11 @@ impl fmt::Display for Reason {
         match self {
             Self::Adaptive(numbers) => numbers.fmt(f),
             Self::AtOnce { waiting, wait, budget, demand, total, needed, max } => {
-                let verb = if *waiting == 1 { "waits" } else { "wait" };
-                write!(f, "{} {verb} and the newest ", count(*waiting, "request"))?;
+                match *waiting {
+                    0 => f.write_str("requests were turned away and one that comes now ")?,
+                    1 => f.write_str("1 request waits and the newest ")?,
+                    waiting => write!(f, "{waiting} requests wait and the newest ")?,
+                }
                 match wait {
                     Some(wait) => write!(f, "would wait {wait:.2} s")?,
                     None => f.write_str("would wait nobody knows how long")?,
@@ -142,6 +145,9 @@ impl fmt::Display for Sample {
         }
         if let Some(ghosts) = self.ghosts.filter(|ghosts| *ghosts >= 0.05) {
             write!(f, " + {ghosts:.1} that were turned away and would still run")?;
+        }
+        if self.can_wait {
+            write!(f, " (as work that can wait: {:.1})", self.load)?;
         }
         if self.slots == 0 {
             return f.write_str(" and no replica");

@@ -29,12 +29,24 @@ pub struct Signals {
     /// Slots in use on draining replicas, now.
     #[serde(default)]
     pub inflight_draining: u32,
+    /// Mean of `inflight_draining` over `dt`, where somebody keeps it; otherwise its value now is taken.
+    #[serde(default)]
+    pub inflight_draining_avg: Option<f64>,
     /// Requests in the queue, now.
     pub queue: u32,
+    /// Those of them that came while nothing was ready, and wait longer than others may.
+    #[serde(default)]
+    pub patient: u32,
+    /// How long the newest of these may still wait.
+    #[serde(default)]
+    pub patience: f64,
     /// Mean of `inflight` over `dt`; its value now if `dt` is 0.
     pub inflight_avg: f64,
     /// Mean of `queue` over `dt`; its value now if `dt` is 0.
     pub queue_avg: f64,
+    /// The patient ones in `queue_avg`.
+    #[serde(default)]
+    pub patient_avg: f64,
     /// Most in `inflight` and `queue` together.
     #[serde(default)]
     pub peak: u32,
@@ -85,6 +97,16 @@ impl Signals {
         f64::from(self.c.max(1))
     }
 
+    /// Whether any that are or were in the queue are patient.
+    pub(super) fn has_patient(&self) -> bool {
+        self.patient > 0 || self.patient_avg > 0.0
+    }
+
+    /// Mean slots in use on draining replicas.
+    pub(super) fn draining_avg(&self) -> f64 {
+        self.inflight_draining_avg.unwrap_or_else(|| f64::from(self.inflight_draining))
+    }
+
     /// The same with a clock that never goes backwards from `last`, and without numbers that no arithmetic survives.
     pub(super) fn sane(self, last: Option<f64>) -> Self {
         let t = if self.t.is_finite() { self.t.clamp(-LONGEST, LONGEST) } else { 0.0 };
@@ -94,6 +116,9 @@ impl Signals {
             dt: positive(self.dt),
             inflight_avg: positive(self.inflight_avg),
             queue_avg: positive(self.queue_avg),
+            inflight_draining_avg: self.inflight_draining_avg.map(positive),
+            patience: positive(self.patience),
+            patient_avg: positive(self.patient_avg),
             service_sum: positive(self.service_sum),
             cold_sum: positive(self.cold_sum),
             queue_wait: positive(self.queue_wait),

@@ -2,6 +2,7 @@
 
 mod adaptive;
 mod between;
+mod cold;
 mod limits;
 
 use std::time::Duration;

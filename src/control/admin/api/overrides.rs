@@ -50,23 +50,23 @@ pub(super) async fn set(
             }
         }
     }
-    keep(&context, &endpoint, &settings.name, Some(hold))?;
+    keep(&context, &endpoint, &settings.name, Some(hold)).await?;
     Ok(view(&endpoint, &settings.name, &hold, now))
 }
 
 pub(super) async fn lift(Shared(context): Shared<AdminContext>, target: Target) -> Result<Response, Failure> {
     let (endpoint, settings) = find(&context, &target)?;
-    keep(&context, &endpoint, &settings.name, None)?;
+    keep(&context, &endpoint, &settings.name, None).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-fn keep(
+async fn keep(
     context: &AdminContext,
     endpoint: &Name,
     deployment: &Name,
     hold: Option<Override>,
 ) -> Result<(), Failure> {
-    context.overrides.set(endpoint, deployment, hold).map_err(|error| {
+    context.overrides.keep(endpoint, deployment, hold).await.map_err(|error| {
         let message = format!("the override cannot be written down: {error}");
         Failure::new(StatusCode::INSUFFICIENT_STORAGE, "store_failed", message)
     })?;

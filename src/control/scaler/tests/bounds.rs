@@ -8,6 +8,7 @@ use super::*;
 use crate::core::admission::{Load, Tally};
 use crate::core::bounds::Override;
 use crate::core::schedule::Schedule;
+use crate::core::settings::ScalePolicy;
 use fake::BEGIN;
 
 /// At 8:00 in Berlin, which is a minute after a test begins, for ten minutes.
@@ -292,4 +293,84 @@ async fn the_gate_is_told_when_starting_replicas_will_be_ready() {
     assert_eq!(world.gate.expected(), expected);
     sleep(START).await;
     assert!(world.gate.expected().is_empty());
+}
+
+/// So many requests a second of 50 ms each, for so many seconds. Who comes while nothing is ready waits for it.
+async fn requests(world: &World, per_second: u32, seconds: u32, most: u32) {
+    for number in 0..per_second * seconds {
+        let gate = Arc::clone(&world.gate);
+        world.tasks.spawn(async move {
+            let wait = if gate.load().ready == 0 { 300 * SECOND } else { SECOND / 2 };
+            if let Ok(permit) = gate.acquire(Instant::now().into_std(), wait, Ask::default()).await {
+                sleep(50 * MOMENT).await;
+                drop(permit);
+            }
+        });
+        sleep(SECOND / per_second).await;
+        let desired = world.desired();
+        assert!(desired <= most, "{desired} after {number} of {per_second} a second: {}", world.reason());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_fills_during_a_cold_start_asks_for_no_more_than_the_load_needs() {
+    for policy in [ScalePolicy::Azureml, ScalePolicy::Adaptive { reject_budget_percent: None }] {
+        let mut cold = settings(0);
+        let rule = by_load(&mut cold);
+        (rule.policy, rule.max) = (policy, 100);
+        cold.request.max_queue_wait = SECOND / 2;
+        cold.capacity.cold_start_wait = Some(300 * SECOND);
+        let world = World::new(cold);
+        sleep(MOMENT).await;
+        requests(&world, 29, 3, 2).await;
+        assert!(world.gate.load().queued > 60 && world.desired() > 0);
+        requests(&world, 10, 20, 3).await;
+        requests(&world, 200, 10, 100).await;
+        assert!(world.desired() >= 10, "{policy:?}: {}", world.reason());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_becomes_processes_begins_with_what_the_rule_asks_for() {
+    let mut changed = settings(1);
+    changed.provider = fixed(&[1]);
+    changed.request.max_queue_wait = SECOND / 2;
+    let world = World::begin(changed.clone()).await;
+    // An hour of it, in which some were turned away.
+    let busy = world.hold_slots(1).await;
+    for _ in 0..50 {
+        let late = world.gate.acquire(Instant::now().into_std(), MOMENT, Ask::default()).await;
+        assert!(late.is_err());
+    }
+    drop(busy);
+    sleep(3600 * SECOND).await;
+    changed.provider = process("model");
+    world.set(changed);
+    for _ in 0..50 {
+        sleep(SECOND / 10).await;
+        assert_eq!(world.desired(), 1, "{}", world.reason());
+    }
+}
+
+#[test]
+fn what_runs_on_a_replica_that_fails_its_probes_is_load() {
+    let now = std::time::Instant::now();
+    let tally = Tally { seconds: 2.0, busy_time: 1.0, busy_draining_time: 5.0, ..Tally::default() };
+    let look = Look {
+        now,
+        wall: BEGIN.parse().unwrap(),
+        load: Load { ready: 1, busy: 0, busy_draining: 3, ..Load::default() },
+        tally,
+        projected: None,
+        limit: Some(4),
+        // It serves, but admits nothing.
+        busy: 3,
+        draining: 0,
+        hold: None,
+    };
+    let mut number = Number::new(now);
+    number.evaluate(&settings(1), &look);
+    let seen = number.take_asked().unwrap().seen;
+    assert_eq!((seen.inflight, seen.inflight_draining), (3, 0));
+    assert_eq!((seen.inflight_avg, seen.inflight_draining_avg), (0.5, Some(2.5)));
 }

@@ -189,10 +189,10 @@ fn fair_shares_can_be_switched_while_somebody_waits() {
 }
 
 #[test]
-fn a_projected_wait_over_the_longest_calls_once_until_the_next_look() {
+fn a_projected_wait_over_half_the_longest_calls_once_until_the_next_look() {
     let start = now();
     let mut pool = pool(1, 1);
-    pool.set_queueing(Queueing { max_wait: ms(250), ..Queueing::default() });
+    pool.set_queueing(Queueing { max_wait: ms(500), ..Queueing::default() });
     granted(&mut pool);
     pool.release(ReplicaId(0), &use_of(ms(100), start, Tenant::default()));
     granted(&mut pool);
@@ -248,4 +248,31 @@ fn a_slot_that_was_handed_over_and_not_used_costs_nothing() {
     // Tags are equal again, and the lower key is first.
     assert_eq!(pool.cancel(leaves, now()), Some(second), "it was not charged for what it gave back");
     assert_eq!(pool.cancel(second, now()), Some(first));
+}
+
+#[test]
+fn who_finds_the_queue_full_calls() {
+    let start = now();
+    let mut pool = Pool::new(Limits { slots: NonZeroU32::new(1), max_queue_length: Some(1) });
+    pool.set_queueing(Queueing { max_wait: ms(60_000), ..Queueing::default() });
+    pool.admit_replica(ReplicaId(0), start);
+    granted(&mut pool);
+    pool.release(ReplicaId(0), &use_of(ms(100), start, Tenant::default()));
+    granted(&mut pool);
+    waits(&mut pool, &Ask::default(), start);
+    assert!(!pool.take_call());
+    assert!(matches!(pool.admit(&Ask::default(), start), Admission::Refused(_, Denial::QueueFull)));
+    assert!(pool.take_call());
+}
+
+#[test]
+fn a_use_that_failed_at_once_says_nothing_of_the_service_time() {
+    let start = now();
+    let mut pool = pool(1, 1);
+    for outcome in [Outcome::Answered, Outcome::Broken, Outcome::Unreachable] {
+        granted(&mut pool);
+        pool.release(ReplicaId(0), &Use { outcome, ..use_of(ms(100), start, Tenant::default()) });
+    }
+    let tally = pool.take_tally(start);
+    assert_eq!((tally.completed, tally.service_sum), (1, 0.1));
 }

@@ -229,6 +229,7 @@ impl World<'_> {
             max: bounds.max,
             queue_wait: self.settings.request.max_queue_wait.as_secs_f64(),
             projected_wait: self.pool.outlook(now).wait.map(|wait| wait.as_secs_f64()),
+            ..Signals::default()
         }
     }
 }

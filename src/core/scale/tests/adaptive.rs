@@ -63,7 +63,7 @@ fn what_is_turned_away_is_demand() {
 fn start_up_is_learned_and_holds_longer() {
     let mut history = History::default();
     steady(&mut history, &adaptive(), 0..10, &Signals { cold_n: 5, cold_sum: 250.0, ..busy() });
-    assert!((49.0..50.0).contains(&history.start_up()), "{}", history.start_up());
+    assert!((49.0..50.0).contains(&history.demand.cold), "{}", history.demand.cold);
     let Reason::Adaptive(numbers) = steady(&mut history, &adaptive(), 10..11, &busy()).reason else {
         unreachable!()
     };

@@ -32,34 +32,38 @@ fn sum() -> impl Strategy<Value = u64> {
 /// Numbers that no honest gate would tell.
 fn hostile() -> impl Strategy<Value = Signals> {
     let times = (wild(), wild(), wild(), wild(), wild(), wild(), wild(), prop::option::of(wild()));
+    let patient = (count(), wild(), wild(), prop::option::of(wild()));
     let counts = (count(), count(), count(), count(), count(), count());
-    (times, counts, (sum(), sum(), sum()), (0..9u32, 0..20u32)).prop_map(|(times, counts, sums, bounds)| {
-        Signals {
-            t: times.0,
-            dt: times.1,
-            ready: counts.0,
-            starting: counts.1,
-            draining: 0,
-            target: 0,
-            inflight: counts.2,
-            inflight_draining: counts.3,
-            queue: counts.4,
-            inflight_avg: times.2,
-            queue_avg: times.3,
-            peak: u32::MAX,
-            arrivals: sums.0,
-            admitted: sums.0,
-            completed: sums.1,
-            rejected: sums.2,
-            service_sum: times.4,
-            cold_n: counts.5,
-            cold_sum: times.5,
-            c: counts.5,
-            min: bounds.0,
-            max: bounds.0 + bounds.1,
-            queue_wait: times.6,
-            projected_wait: times.7,
-        }
+    let all = (times, counts, (sum(), sum(), sum()), (0..9u32, 0..20u32), patient);
+    all.prop_map(|(times, counts, sums, bounds, patient)| Signals {
+        t: times.0,
+        dt: times.1,
+        ready: counts.0,
+        starting: counts.1,
+        draining: 0,
+        target: 0,
+        inflight: counts.2,
+        inflight_draining: counts.3,
+        inflight_draining_avg: patient.3,
+        queue: counts.4,
+        patient: patient.0,
+        patience: patient.1,
+        patient_avg: patient.2,
+        inflight_avg: times.2,
+        queue_avg: times.3,
+        peak: u32::MAX,
+        arrivals: sums.0,
+        admitted: sums.0,
+        completed: sums.1,
+        rejected: sums.2,
+        service_sum: times.4,
+        cold_n: counts.5,
+        cold_sum: times.5,
+        c: counts.5,
+        min: bounds.0,
+        max: bounds.0 + bounds.1,
+        queue_wait: times.6,
+        projected_wait: times.7,
     })
 }
 
@@ -96,7 +100,7 @@ proptest! {
                 assert_finite(&raised);
             }
             history.raised(seen.t, raise);
-            prop_assert!(history.start_up().is_finite());
+            prop_assert!(history.demand.cold.is_finite());
         }
     }
 

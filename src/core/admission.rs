@@ -153,7 +153,7 @@ impl Pool {
         self.slots.asked();
         let (ticket, returns) = self.place(ask, now);
         if ask.deadline.is_some_and(|deadline| deadline <= now) {
-            return self.refuse(ticket, Denial::TooLate);
+            return self.refuse(ticket, Denial::Hopeless);
         }
         // While somebody waits no slot is free, and nobody may overtake.
         let slot = if self.waiting.is_empty() { self.slots.take() } else { None };
@@ -199,7 +199,7 @@ impl Pool {
     pub fn release(&mut self, replica: ReplicaId, used: &Use) -> Option<TicketId> {
         self.pass(used.until);
         self.tally.note(used);
-        self.rate.used(used.time());
+        self.rate.used(used);
         self.waiting.settle(used);
         self.permits -= 1;
         self.calls_control |= self.slots.note(replica, used, !self.waiting.is_empty());

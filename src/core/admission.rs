@@ -157,7 +157,7 @@ impl Pool {
         self.slots.asked();
         let (ticket, returns) = self.place(ask, now);
         if ask.deadline.is_some_and(|deadline| deadline <= now) {
-            return self.refuse(ticket, Denial::TooLate);
+            return self.refuse(ticket, Denial::Hopeless);
         }
         // While somebody waits no slot is free, and nobody may overtake.
         let slot = if self.waiting.is_empty() { self.slots.take() } else { None };
@@ -204,7 +204,7 @@ impl Pool {
         self.pass(used.until);
         let seconds = used.time().as_secs_f64();
         self.tally.note(used.outcome, seconds);
-        self.rate.used(seconds);
+        self.rate.used(used.outcome, seconds);
         self.waiting.settle(used);
         self.permits -= 1;
         let place = self.slots.place(replica);

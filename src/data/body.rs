@@ -314,6 +314,7 @@ pub struct AnswerBody {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box would cost an allocation for each answer of a model")]
 enum Source {
     /// The router's own answer.
     Own(Option<Bytes>),

@@ -129,7 +129,7 @@ impl Reject {
             Denial::QueueFull => {
                 Self::QueueFull { limit: limits.max_queue_length.unwrap_or(u32::MAX), retry }
             }
-            Denial::TooLate => Self::DeadlineUnmeetable { waited, retry },
+            Denial::TooLate | Denial::Hopeless => Self::DeadlineUnmeetable { waited, retry },
             Denial::GaveWay | Denial::TooOld => Self::Shed { waited, retry },
             Denial::WaitedTooLong => Self::QueueTimeout { waited, limit, retry },
             Denial::NoReadyReplica => Self::NoReadyReplica { waited, limit, retry },

@@ -15,6 +15,15 @@ use crate::core::admission::{Ask, Class, TicketId, Use};
 /// keeps ordinary traffic alive under a flood of critical requests, a twentieth lets nothing starve.
 const SHARES: [u32; Class::COUNT] = [0, 20, 5];
 
+/// How many places of a queue each class keeps while others want them: its share, and at least one where there are enough.
+/// The rest is the first one's.
+pub(super) fn places(most: usize) -> [usize; Class::COUNT] {
+    let share = |class: Class| most.saturating_mul(SHARES[class as usize] as usize).div_euclid(100).max(1);
+    let default = share(Class::Default).min(most.saturating_sub(1));
+    let sheddable = share(Class::Sheddable).min(most.saturating_sub(1 + default));
+    [most - default - sheddable, default, sheddable]
+}
+
 /// Hand-overs after which the first of a class has had its turn, in the worst case: a twentieth, and one turn of a
 /// class above that became due at the same moment.
 #[cfg(test)]
@@ -52,6 +61,11 @@ impl Queue {
     /// How many are served before the next one of this class, as far as classes go.
     pub(super) fn ahead_of(&self, class: Class) -> usize {
         self.lines[..=class as usize].iter().map(Line::len).sum()
+    }
+
+    /// How many of this class wait.
+    pub(super) fn len_of(&self, class: Class) -> usize {
+        self.lines[class as usize].len()
     }
 
     pub(super) fn contains(&self, ticket: TicketId) -> bool {
@@ -119,16 +133,43 @@ impl Queue {
         }
     }
 
-    /// Takes out the one that matters least among those that matter less than a request of this class, or, for one
-    /// that has an older place, than that place. The newest of a class matters least.
-    pub(super) fn make_room(&mut self, class: Class, place: TicketId) -> Option<(TicketId, Waiter)> {
-        let lowest = Class::ALL.into_iter().rev().find(|class| !self.lines[*class as usize].is_empty())?;
-        let (newest, _) = self.lines[lowest as usize].last_key_value()?;
-        let newest = *newest;
-        if lowest < class || (lowest == class && newest < place) {
-            return None;
+    /// Takes out one for a newcomer to a queue of at most `most`: of a less important class, or of another one while the
+    /// newcomer's has less than its share of the places. No class is taken below its share, so that each has somebody whose
+    /// claim grows. Otherwise one of its own class that is to be served after it.
+    pub(super) fn make_room(
+        &mut self,
+        ask: &Ask,
+        place: TicketId,
+        most: usize,
+    ) -> Option<(TicketId, Waiter)> {
+        let places = places(most);
+        let is_over = |class: &Class| self.len_of(*class) > places[*class as usize];
+        let from_above = self.len_of(ask.class) < places[ask.class as usize];
+        let mut others = Class::ALL.into_iter().rev().filter(|class| *class > ask.class || from_above);
+        let (class, victim) = match others.find(|class| *class != ask.class && is_over(class)) {
+            Some(class) => (class, self.least(class)?),
+            None => (ask.class, self.later(ask, place)?),
+        };
+        self.take(class, victim).map(|waiter| (victim, waiter))
+    }
+
+    /// The one that matters least in a class: the newest, where callers have equal shares of the one that most wait of.
+    fn least(&self, class: Class) -> Option<TicketId> {
+        match &self.shares {
+            Some(shares) => shares.most_waiting(class).map(|(_, newest)| newest),
+            None => self.lines[class as usize].last_key_value().map(|(ticket, _)| *ticket),
         }
-        self.take(lowest, newest).map(|waiter| (newest, waiter))
+    }
+
+    /// The one of the same class that makes room for one with this place: the newest, if it came later. Where callers have
+    /// equal shares, the newest of a caller that has more than the newcomer's, or of the same caller.
+    fn later(&self, ask: &Ask, place: TicketId) -> Option<TicketId> {
+        let Some(shares) = &self.shares else {
+            return self.least(ask.class).filter(|newest| *newest > place);
+        };
+        let (own, newest) = shares.waiting(ask.class, ask.tenant);
+        let other = shares.most_waiting(ask.class).filter(|(count, _)| *count > own + 1);
+        other.map(|(_, newest)| newest).or_else(|| newest.filter(|newest| *newest > place))
     }
 
     /// When the one that has waited longest came.

@@ -6,11 +6,14 @@
 
 use std::time::{Duration, Instant};
 
+use crate::core::admission::Outcome;
+use crate::core::admission::pace::{exp2, log2};
+
 /// Memory of the rate, in services of one slot: 256 to 512 of them leave an error of a twentieth.
 const WINDOW: f64 = 512.0;
 /// For how many hand-overs the mean service time counts beside those that were measured.
 const PRIOR: f64 = 4.0;
-/// Memory of the mean service time, in uses.
+/// Memory of the mean service time and of the typical answer, in uses.
 const USES: u32 = 64;
 
 #[derive(Debug, Default)]
@@ -18,6 +21,9 @@ pub(super) struct Rate {
     /// Mean seconds of a use.
     mean: f64,
     uses: u32,
+    /// Typical time until an answer of the model, as the logarithm of its seconds to base 2.
+    answer: f64,
+    answers: u32,
     handed: f64,
     slot_seconds: f64,
     /// When replicas that start now are expected to be ready, in order.
@@ -35,9 +41,13 @@ pub(super) struct Capacity {
 const GUESS: f64 = 1.0;
 
 impl Rate {
-    pub(super) fn used(&mut self, seconds: f64) {
+    pub(super) fn used(&mut self, outcome: Outcome, seconds: f64) {
         self.uses = (self.uses + 1).min(USES);
         self.mean += (seconds - self.mean) / f64::from(self.uses);
+        if outcome == Outcome::Answered {
+            self.answers = (self.answers + 1).min(USES);
+            self.answer += (log2(seconds) - self.answer) / f64::from(self.answers);
+        }
     }
 
     /// Somebody has waited for this long, with so many slots.
@@ -66,6 +76,12 @@ impl Rate {
     /// Mean time of a use; zero before the first.
     pub(super) fn service(&self) -> Duration {
         Duration::from_secs_f64(self.mean.max(0.0))
+    }
+
+    /// Typical time until an answer, for deadlines; zero before the first. What broke at once says nothing of it, nor does a
+    /// slot that was held long after its request was given up, and one slow answer says little.
+    pub(super) fn answer(&self) -> Duration {
+        if self.answers == 0 { Duration::ZERO } else { Duration::from_secs_f64(exp2(self.answer)) }
     }
 
     /// Hand-overs of one slot in a second, while somebody waits; `None` while nothing has been served.
@@ -146,7 +162,7 @@ mod tests {
         rate.expect(vec![now + ms(700)]);
         assert_eq!(rate.reach(9.0, ONE, now), Some(ms(700)), "only when replicas come");
         rate.expect(Vec::new());
-        (0..10).for_each(|_| rate.used(0.1));
+        (0..10).for_each(|_| rate.used(Outcome::Answered, 0.1));
         assert_eq!(rate.reach(10.0, ONE, now), Some(ms(500)));
         // 4 until then, 2 at once, and the rest twice as fast.
         rate.expect(vec![now + ms(200), now + ms(200)]);
@@ -159,7 +175,7 @@ mod tests {
     #[test]
     fn the_rate_is_what_was_seen_and_forgets() {
         let mut rate = Rate::default();
-        rate.used(0.1);
+        rate.used(Outcome::Answered, 0.1);
         assert_eq!(rate.per_second(Some(2)), Some(20.0));
         for _ in 0..1_000 {
             rate.backlogged(0.125, Some(2));
@@ -175,5 +191,21 @@ mod tests {
         }
         let seen = rate.per_second(Some(2)).unwrap();
         assert!((seen - 8.0).abs() < 0.4, "{seen}");
+    }
+
+    #[test]
+    fn only_answers_say_how_long_an_answer_takes() {
+        let near = |rate: &Rate| {
+            let answer = rate.answer().as_secs_f64();
+            assert!((0.1..0.125).contains(&answer), "{answer}");
+        };
+        let mut rate = Rate::default();
+        (0..64).for_each(|_| rate.used(Outcome::Answered, 0.1));
+        near(&rate);
+        rate.used(Outcome::TimedOut, 300.0);
+        rate.used(Outcome::GivenUp, 300.0);
+        (0..200).for_each(|_| rate.used(Outcome::Broken, 0.001));
+        near(&rate);
+        assert!(rate.service() < Duration::from_secs(1), "the slots are free that soon");
     }
 }

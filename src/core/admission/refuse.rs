@@ -12,9 +12,12 @@ use crate::core::scale::WAIT_BUDGET;
 pub enum Denial {
     /// The queue is as long as it may be.
     QueueFull,
-    /// Its deadline has passed, or would before there were an answer.
+    /// It would have to wait, and its deadline would pass before there were an answer.
     TooLate,
-    /// The queue was full, and its place went to a more important request, or to one that was promised it.
+    /// Its deadline has passed, or would before there were an answer even if it did not wait.
+    Hopeless,
+    /// The queue was full, and its place went to a more important request, to one of a class or of a caller that had less
+    /// than its share of the places, or to one that was promised it.
     GaveWay,
     /// The queue does not drain, the newest are served first, and this one is too old by now.
     TooOld,
@@ -107,6 +110,17 @@ impl Pool {
         retry
     }
 
+    /// The same for a request that was refused for this reason. One that could not have been served in time by an idle
+    /// replica is promised nothing: it would not be served then either.
+    pub fn retry(&mut self, ticket: TicketId, why: Denial, ask: &Ask, now: Instant) -> Retry {
+        if why == Denial::Hopeless { Retry::UNKNOWN } else { self.promise(ticket, ask, now) }
+    }
+
+    /// Until when it is of use that a request waits: then its answer would come after its deadline.
+    pub fn useful_until(&self, ask: &Ask) -> Option<Instant> {
+        ask.deadline.map(|deadline| deadline.checked_sub(self.rate.answer()).unwrap_or(deadline))
+    }
+
     /// A place for a request: its old one, or one behind all others.
     pub(super) fn place(&mut self, ask: &Ask, now: Instant) -> (TicketId, bool) {
         // Newest first, an old place would be the worst one.
@@ -135,19 +149,23 @@ impl Pool {
         if ask.deadline.is_some() || !self.called_for_wait {
             projected = self.projected(u32::try_from(ahead).unwrap_or(u32::MAX), now);
         }
-        let is_full = self.max_queue_length.is_some_and(|most| waiting >= most as usize);
+        let answered = now + self.rate.answer();
+        if ask.deadline.is_some_and(|deadline| answered > deadline) {
+            return Err(Denial::Hopeless);
+        }
+        let full = self.max_queue_length.map(|most| most as usize).filter(|most| waiting >= *most);
         let budget = self.queueing.max_wait.mul_f64(WAIT_BUDGET);
-        if !self.called_for_wait && (is_full || projected.is_none_or(|wait| wait > budget)) {
+        if !self.called_for_wait && (full.is_some() || projected.is_none_or(|wait| wait > budget)) {
             self.called_for_wait = true;
             self.calls_control = true;
         }
         if let (Some(deadline), Some(wait)) = (ask.deadline, projected)
-            && now + wait + self.rate.service() > deadline
+            && answered + wait > deadline
         {
             return Err(Denial::TooLate);
         }
-        if is_full {
-            let (victim, _) = self.waiting.make_room(ask.class, ticket).ok_or(Denial::QueueFull)?;
+        if let Some(most) = full {
+            let (victim, _) = self.waiting.make_room(ask, ticket, most).ok_or(Denial::QueueFull)?;
             self.turn_away(victim, Denial::GaveWay);
         }
         self.calls_control |= waiting == 0 && !self.slots.any_ready();
@@ -156,7 +174,12 @@ impl Pool {
     }
 
     pub(super) fn refuse(&mut self, ticket: TicketId, why: Denial) -> Admission {
-        self.tally.rejected += 1;
+        if why == Denial::Hopeless {
+            // More replicas would not have served it: it is no demand.
+            self.tally.arrivals -= 1;
+        } else {
+            self.tally.rejected += 1;
+        }
         Admission::Refused(ticket, why)
     }
 
@@ -164,7 +187,7 @@ impl Pool {
     pub(super) fn next(&mut self, now: Instant) -> Option<(TicketId, Waiter)> {
         let mut aside = Vec::new();
         let newest = self.queueing.newest_first && self.is_overloaded(now);
-        let answered = now + self.rate.service();
+        let answered = now + self.rate.answer();
         let useless = |waiter: &Waiter| waiter.ask.deadline.is_some_and(|deadline| answered > deadline);
         let next = self.waiting.pop(newest, useless, &mut aside);
         for (ticket, _) in aside {

@@ -43,6 +43,8 @@ pub(super) struct Shares {
     accounts: BTreeMap<u32, Account>,
     /// Those that wait in each class, the one to be served first in front.
     active: [BTreeSet<(u64, u32)>; Class::COUNT],
+    /// The same by how many wait, the one that most wait of at the end.
+    crowds: [BTreeSet<(usize, u32)>; Class::COUNT],
     /// The tag of the one served last in each class.
     clock: [u64; Class::COUNT],
 }
@@ -57,17 +59,44 @@ impl Shares {
         if account.waiting.iter().all(BTreeSet::is_empty) {
             account.tag = account.tag.max(self.clock[class]);
         }
+        let before = account.waiting[class].len();
         account.waiting[class].insert(ticket);
+        let after = account.waiting[class].len();
         self.active[class].insert((account.tag, key));
+        self.count(class, key, before, after);
     }
 
     pub(super) fn remove(&mut self, class: Class, tenant: Tenant, ticket: TicketId) {
         let (key, class) = (key(tenant), class as usize);
         let Some(account) = self.accounts.get_mut(&key) else { return };
+        let before = account.waiting[class].len();
         account.waiting[class].remove(&ticket);
-        if account.waiting[class].is_empty() {
+        let after = account.waiting[class].len();
+        if after == 0 {
             self.active[class].remove(&(account.tag, key));
         }
+        self.count(class, key, before, after);
+    }
+
+    fn count(&mut self, class: usize, key: u32, before: usize, after: usize) {
+        let crowds = &mut self.crowds[class];
+        crowds.remove(&(before, key));
+        if after > 0 {
+            crowds.insert((after, key));
+        }
+    }
+
+    /// How many wait of this class and caller, and the newest of them.
+    pub(super) fn waiting(&self, class: Class, tenant: Tenant) -> (usize, Option<TicketId>) {
+        let waiting = self.accounts.get(&key(tenant)).map(|account| &account.waiting[class as usize]);
+        waiting.map_or((0, None), |waiting| (waiting.len(), waiting.last().copied()))
+    }
+
+    /// The same of the caller that most wait of in a class.
+    pub(super) fn most_waiting(&self, class: Class) -> Option<(usize, TicketId)> {
+        let (count, key) = self.crowds[class as usize].last()?;
+        let newest = self.accounts.get(key)?.waiting[class as usize].last()?;
+        Some((*count, *newest))
     }
 
     /// The ticket whose turn it is in this class: the oldest or the newest of the caller that has had least.

@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod floods;
 mod model;
 mod order;
 

@@ -55,6 +55,7 @@ impl Acquire {
                 let known = state.wakers.get(&ticket).is_some_and(|waker| waker.will_wake(cx.waker()));
                 let old = if known { None } else { state.wakers.insert(ticket, cx.waker().clone()) };
                 self.ticket = Some(ticket);
+                self.deadline.useful_until(state.pool.useful_until(&self.ask));
                 // They leave the list themselves. Nobody is in it but where second copies are sent.
                 let copies: Vec<Waker> = state.copies.iter().map(|(_, copy)| copy.clone()).collect();
                 self.gate.unlock(state);
@@ -64,7 +65,7 @@ impl Acquire {
             }
             Admission::Refused(ticket, why) => {
                 let now = if self.ticket.take().is_none() { self.asked } else { now() };
-                let retry = state.pool.promise(ticket, &self.ask, now);
+                let retry = state.pool.retry(ticket, why, &self.ask, now);
                 // Gone already for one that was turned away, but for a poll that came in between.
                 let waker = state.wakers.remove(&ticket);
                 drop(state);
@@ -74,7 +75,7 @@ impl Acquire {
         }
     }
 
-    /// The longest wait is over: gives up the ticket, unless it was granted in the meantime.
+    /// The longest wait is over, or the deadline is near: gives up the ticket, unless it was granted in the meantime.
     fn give_up(&mut self, ticket: TicketId) -> Result<Permit, Refusal> {
         let mut state = self.gate.lock();
         if let Some(replica) = state.pool.claim(ticket) {
@@ -86,9 +87,13 @@ impl Acquire {
         let now = now();
         state.pool.expire(ticket, now);
         let waker = state.wakers.remove(&ticket);
-        let end = if state.pool.any_ready() { Denial::WaitedTooLong } else { Denial::NoReadyReplica };
+        let end = match state.pool.any_ready() {
+            _ if self.deadline.is_useless() => Denial::TooLate,
+            true => Denial::WaitedTooLong,
+            false => Denial::NoReadyReplica,
+        };
         let why = state.pool.verdict(ticket).unwrap_or(end);
-        let retry = state.pool.promise(ticket, &self.ask, now);
+        let retry = state.pool.retry(ticket, why, &self.ask, now);
         drop(state);
         drop(waker);
         Err(Refusal { why, retry })

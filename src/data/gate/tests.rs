@@ -225,20 +225,23 @@ async fn who_leaves_before_it_is_told_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_that_cannot_be_met_any_more_ends_the_wait_when_the_turn_comes() {
+async fn a_deadline_that_cannot_be_met_any_more_ends_the_wait_at_once() {
     let gate = gate(1, 1);
-    let permit = held(&gate);
+    let mut permit = held(&gate);
     tokio::time::advance(Duration::from_millis(100)).await;
+    permit.outcome(Outcome::Answered);
     drop(permit);
     let permit = held(&gate);
     let deadline = Some(now() + Duration::from_millis(250));
     let mut hurried = waiting_for(&gate, Ask { deadline, ..Ask::default() });
     let mut patient = waiting_for(&gate, Ask::default());
-    tokio::time::advance(Duration::from_millis(200)).await;
-    drop(permit);
-    assert_eq!((hurried.bell.rung(), patient.bell.rung()), (1, 1));
+    tokio::time::advance(Duration::from_millis(145)).await;
+    assert!(hurried.poll().is_pending(), "an answer takes 100 ms");
+    tokio::time::advance(Duration::from_millis(10)).await;
+    assert_eq!(hurried.bell.rung(), 1);
     let Poll::Ready(Err(refusal)) = hurried.poll() else { panic!("it waits on") };
-    assert_eq!(refusal.why, Denial::TooLate);
+    assert_eq!((refusal.why, gate.load().queued), (Denial::TooLate, 1));
+    drop(permit);
     drop(patient.permit());
     assert_empty(&gate);
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::admission::queue::LONGEST_PASSED_OVER;
+use crate::core::admission::queue::{LONGEST_PASSED_OVER, places};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -116,11 +116,20 @@ impl Model {
         back.into_iter().for_each(|(ticket, _)| self.queue(ticket));
     }
 
+    /// The newest of the least important class that has more than its share of the places gives way, to a more important
+    /// request or to one whose class has less.
+    fn victim(&self, class: Class) -> Option<TicketId> {
+        let places = places(self.limits.max_queue_length? as usize);
+        let count = |class: Class| self.queue.iter().filter(|(of, _)| *of == class).count();
+        let lacks = count(class) < places[class as usize];
+        let gives = |of: Class| count(of) > places[of as usize] && (of > class || of < class && lacks);
+        self.queue.iter().rev().find(|(of, _)| gives(*of)).map(|(_, ticket)| *ticket)
+    }
+
     fn admit(&mut self, pool: &mut Pool, class: Class) {
         let full = self.limits.max_queue_length.is_some_and(|most| self.queue.len() >= most as usize);
         let waits = !self.queue.is_empty() || self.least().is_none();
-        // The newest of the least important class gives way to a more important one.
-        let lowest = self.queue.last().copied().filter(|(lowest, _)| full && *lowest > class);
+        let victim = self.victim(class).filter(|_| full);
         match pool.admit(&Ask { class, ..Ask::default() }, now()) {
             Admission::Granted(ticket, replica) => {
                 assert!(!waits && self.last < Some(ticket));
@@ -130,11 +139,11 @@ impl Model {
                 self.last = Some(ticket);
             }
             Admission::Queued(ticket) => {
-                assert!(waits && (!full || lowest.is_some()) && self.last < Some(ticket));
-                if let Some((_, victim)) = lowest {
+                assert!(waits && (!full || victim.is_some()) && self.last < Some(ticket));
+                if let Some(victim) = victim {
                     assert_eq!(pool.take_turned_away(), [victim]);
                     assert_eq!((pool.verdict(victim), pool.verdict(victim)), (Some(Denial::GaveWay), None));
-                    self.queue.pop();
+                    self.queue.retain(|(_, ticket)| *ticket != victim);
                     self.forget_classes_without_waiters();
                 }
                 self.classes.insert(ticket, class);
@@ -142,7 +151,7 @@ impl Model {
                 self.last = Some(ticket);
             }
             Admission::Refused(_, why) => {
-                assert!(waits && full && lowest.is_none());
+                assert!(waits && full && victim.is_none());
                 assert_eq!(why, Denial::QueueFull);
             }
         }

@@ -77,7 +77,7 @@ fn a_deadline_is_looked_at_on_arrival_and_again_when_the_turn_comes() {
     // A service takes 100 ms.
     granted(&mut pool);
     pool.release(ReplicaId(0), &use_of(ms(100), start, Tenant::default()));
-    assert!(matches!(pool.admit(&until(0), start), Admission::Refused(_, Denial::TooLate)), "it has passed");
+    assert!(matches!(pool.admit(&until(0), start), Admission::Refused(_, Denial::Hopeless)), "it has passed");
     let at_once = pool.admit(&until(50), start);
     assert!(matches!(at_once, Admission::Granted(..)), "only the model knows whether it is in time");
     assert!(matches!(pool.admit(&until(190), start), Admission::Refused(_, Denial::TooLate)));
@@ -94,7 +94,11 @@ fn a_deadline_is_looked_at_on_arrival_and_again_when_the_turn_comes() {
     assert_eq!(pool.take_turned_away(), [second]);
     assert_eq!(pool.verdict(second), Some(Denial::TooLate));
     let tally = pool.take_tally(late);
-    assert_eq!((tally.arrivals, tally.rejected), (8, 4), "still counted as demand");
+    assert_eq!(
+        (tally.arrivals, tally.rejected),
+        (7, 3),
+        "demand but for the one that no replica could have served"
+    );
 }
 
 #[test]

@@ -20,7 +20,7 @@ struct Flood {
 
 impl Flood {
     fn new(most: u32) -> Self {
-        let start = Instant::now();
+        let start = now();
         let mut pool = Pool::new(limits(1, Some(most)));
         pool.set_queueing(Queueing { max_wait: Duration::from_millis(500), ..Queueing::default() });
         pool.admit_replica(ReplicaId(0), start);

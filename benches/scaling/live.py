@@ -5,7 +5,7 @@
   python3 benches/scaling/live.py step overload   some
   python3 benches/scaling/live.py --list
 Needs `cargo build --release` (or SCOREGATE_BIN) and, for `wait`, haproxy. Markdown tables go to standard output, progress to
-standard error. docs/overload.md has what was measured.
+standard error.
 """
 import argparse, asyncio, json, math, os, random, shutil, signal, statistics, sys, tempfile, time
 

@@ -61,6 +61,13 @@ impl Overrides {
             }
         };
         let named = entries.into_iter().filter_map(|Entry { endpoint, deployment, hold }| {
+            if !hold.is_possible() {
+                let file = file.display();
+                tracing::warn!(
+                    "an override of {endpoint}/{deployment} is forgotten: {file} has impossible numbers"
+                );
+                return None;
+            }
             let key = (Name::parse(&endpoint).ok()?, Name::parse(&deployment).ok()?);
             Some((key, watch::channel(Some(hold)).0))
         });
@@ -197,6 +204,22 @@ mod tests {
         assert_eq!(after.get(&demo, &green, Timestamp::MIN), None, "what is over is not kept");
         after.set(&demo, &blue, None).unwrap();
         assert_eq!(Overrides::open(folder.path()).get(&demo, &blue, now), None);
+    }
+
+    #[test]
+    fn impossible_numbers_in_the_file_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let entry = |deployment: &str, min: u32, max: u32| {
+            format!(
+                r#"{{"endpoint":"demo","deployment":"{deployment}","min":{min},"max":{max},"until":"2999-01-01T00:00:00Z"}}"#
+            )
+        };
+        let all =
+            [entry("blue", 99_999, 99_999), entry("green", 3, 2), entry("black", 0, 1), entry("white", 2, 3)];
+        fs::write(folder.path().join(FILE), format!("[{}]", all.join(","))).unwrap();
+        let overrides = Overrides::open(folder.path());
+        let held = |deployment| overrides.get(&name("demo"), &name(deployment), Timestamp::now()).is_some();
+        assert_eq!(["blue", "green", "black", "white"].map(held), [false, false, false, true]);
     }
 
     #[tokio::test]

@@ -31,7 +31,17 @@ pub struct Override {
     pub until: Timestamp,
 }
 
+/// Most replicas that an operator can ask for, as in the configuration.
+pub const MOST: u32 = 1000;
+
 impl Override {
+    /// Whether its numbers are ones that can be asked for: from 1 to [`MOST`], and the fewest not more than the most.
+    pub fn is_possible(&self) -> bool {
+        let fits = |number: Option<u32>| number.is_none_or(|number| (1..=MOST).contains(&number));
+        let in_order = self.min.zip(self.max).is_none_or(|(min, max)| min <= max);
+        fits(self.min) && fits(self.max) && in_order
+    }
+
     /// Whether it still holds.
     pub fn holds(&self, now: Timestamp) -> bool {
         now < self.until

@@ -88,7 +88,7 @@ impl Asking<'_> {
                 },
             )?),
         };
-        let seconds = |known| value(known).and_then(number).map(Duration::from_secs);
+        let seconds = |known| value(known).and_then(seconds);
         let others = [
             seconds(Known::StainlessTimeout),
             seconds(Known::StainlessReadTimeout),
@@ -111,9 +111,15 @@ const DEADLINES: u32 = Known::RequestDeadline.bit()
 
 fn number(value: &HeaderValue) -> Option<u64> {
     let text = value.to_str().ok()?.trim();
-    // Python's clients write a float.
-    let whole = text.split_once('.').map_or(text, |(whole, _)| whole);
-    if whole.bytes().all(|byte| byte.is_ascii_digit()) { whole.parse().ok() } else { None }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+/// Python's clients write a float.
+fn seconds(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?.trim();
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let seconds = text.parse().ok().filter(|_| is_plain)?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// Up to eight digits and a unit (gRPC over HTTP/2, "Timeout").
@@ -228,7 +234,8 @@ mod tests {
         assert_eq!(deadline(&[("x-request-deadline-ms", "1500")]), Ok(Some(1_500)));
         assert_eq!(deadline(&[("x-request-deadline-ms", "0")]), Ok(Some(0)));
         assert_eq!(deadline(&[("x-stainless-timeout", "600")]), Ok(Some(600_000)));
-        assert_eq!(deadline(&[("x-stainless-read-timeout", "2.5")]), Ok(Some(2_000)));
+        assert_eq!(deadline(&[("x-stainless-read-timeout", "2.5")]), Ok(Some(2_500)));
+        assert_eq!(deadline(&[("x-stainless-timeout", "0.5")]), Ok(Some(500)));
         assert_eq!(deadline(&[("grpc-timeout", "250m"), ("x-stainless-timeout", "60")]), Ok(Some(250)));
         assert_eq!(deadline(&[("x-envoy-expected-rq-timeout-ms", "15000")]), Ok(Some(15_000)));
         for ignored in ["", "soon", "-1", "0", "99999999999", "1e3"] {

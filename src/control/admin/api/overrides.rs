@@ -10,13 +10,11 @@ use serde_json::{Value, json};
 
 use super::super::{AdminContext, Failure};
 use super::input::{Body, Target, invalid};
-use crate::core::bounds::Override;
+use crate::core::bounds::{MOST, Override};
 use crate::core::settings::{DeploymentSettings, Name, ProviderSettings};
 
 /// Longest time for which an override is given, in seconds: 30 days. For longer there is the configuration.
 const LONGEST: u64 = 30 * 86_400;
-/// Most replicas, as in the configuration.
-const MOST: u64 = 1000;
 
 pub(super) async fn show(Shared(context): Shared<AdminContext>, target: Target) -> Result<Response, Failure> {
     let (endpoint, settings) = find(&context, &target)?;
@@ -122,7 +120,7 @@ fn number(body: &Body, key: &str) -> Result<Option<u32>, Failure> {
     match body.0.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => {
-            let number = value.as_u64().filter(|number| (1..=MOST).contains(number));
+            let number = value.as_u64().filter(|number| (1..=u64::from(MOST)).contains(number));
             let number = number.and_then(|number| u32::try_from(number).ok());
             number
                 .map(Some)

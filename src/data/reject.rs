@@ -358,6 +358,7 @@ mod tests {
     use std::num::{NonZeroU32, NonZeroU64};
 
     use super::*;
+    use crate::core::ledger::{Entry, Rejection, What};
     use crate::core::quota::{Period, Quota, Rate};
 
     fn limited(limit: Limit) -> Reject {
@@ -433,6 +434,25 @@ mod tests {
         assert_eq!(after(Duration::ZERO), told("1", "1"));
         assert_eq!(after(Duration::from_nanos(1_000_000_001)), told("2", "1001"));
         assert_eq!(after(Duration::from_secs(3_600)), told("3600", "3600000"));
+    }
+
+    #[test]
+    fn every_reason_can_be_explained() {
+        for reject in every_reject().into_iter().filter(|reject| reject.code() != "client_gone") {
+            let rejection = Rejection {
+                request: "one".to_owned(),
+                chosen: None,
+                reason: reject.code().to_owned(),
+                status: Some(503),
+                queue_ms: 0.0,
+                seen: None,
+                retry_after_ms: None,
+            };
+            let what = What::Reject(rejection);
+            let entry = Entry { at_unix_seconds: 0.0, endpoint: None, deployment: None, what };
+            let sentence = entry.to_string();
+            assert!(!sentence.contains(reject.code()), "a bare code: {sentence}");
+        }
     }
 
     #[test]

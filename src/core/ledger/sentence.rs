@@ -106,6 +106,7 @@ impl Rejection {
         let of = deployment.map(|name| format!(" of {name}")).unwrap_or_default();
         match (seen.ready, seen.slots) {
             (0, _) => write!(f, "no replica{of} was ready")?,
+            (_, Some(1)) if seen.busy == 0 => write!(f, "the one slot{of} was free")?,
             (_, Some(1)) => write!(f, "the one slot{of} was busy")?,
             (_, Some(slots)) if seen.busy >= slots => write!(f, "all {slots} slots{of} were busy")?,
             (_, Some(slots)) => write!(f, "{} of {slots} slots{of} were busy", seen.busy)?,
@@ -183,10 +184,11 @@ impl Standing {
 /// What a reason code of `docs/status-codes.md` means, as half a sentence.
 fn trouble(code: &str) -> &str {
     match code {
-        "bad_request" => "its head is not one that can be passed on",
+        "bad_request" => "its head is not one that can be passed on, or a header of it has no such value",
         "body_malformed" => "its body is not well-formed",
         "body_too_large" => "its body is over the limit (max_body_bytes)",
         "client_too_slow" => "its body did not arrive in time",
+        "deadline_unmeetable" => "it could not be answered before its deadline",
         "draining" => "the router was shutting down",
         "forbidden" => "its credential is right, but not enough",
         "header_too_long" => "an id in its headers is over 100 characters",
@@ -196,7 +198,11 @@ fn trouble(code: &str) -> &str {
         "no_ready_replica" => "no replica was ready",
         "no_traffic" => "no deployment takes traffic and it named none",
         "queue_full" => "the queue was as long as it may be (max_queue_length)",
+        "quota_exceeded" => "its caller has used up its quota (limits.quota)",
         "queue_timeout" => "it had waited as long as it may (max_queue_wait_ms)",
+        "rate_limited" => "its caller sends more often than it may (limits.requests_per_second)",
+        "shed" => "it gave way to others, more important or newer ones (classes, queue_order)",
+        "too_many_concurrent" => "its caller has as many requests under way as it may (limits.concurrency)",
         "unauthorized" => "its credential is missing or wrong",
         "unknown_deployment" => "its header names a deployment that is not there",
         "unknown_route" => "its path leads nowhere",

@@ -325,38 +325,21 @@ impl Number {
     /// do the work of those, and are no more than were asked for.
     fn signals(&self, settings: &DeploymentSettings, bounds: &Bounds, tally: &Tally, look: &Look) -> Signals {
         let load = &look.load;
-        let ready = load.ready.min(self.desired);
-        let mean =
-            |sum: f64, now: u32| if tally.seconds > 0.0 { sum / tally.seconds } else { f64::from(now) };
+        let counted = Signals::of(self.desired, load, tally);
         Signals {
             t: look.now.saturating_duration_since(self.since).as_secs_f64(),
-            dt: tally.seconds,
-            ready,
-            starting: self.desired - ready,
             draining: look.draining,
-            target: self.desired,
             inflight: look.busy,
             inflight_draining: (load.busy + load.busy_draining).saturating_sub(look.busy),
-            inflight_draining_avg: Some(mean(tally.busy_draining_time, load.busy_draining)),
-            queue: load.queued,
             patient: self.patient.waiting,
             patience: self.patient.left.as_secs_f64(),
-            inflight_avg: mean(tally.busy_time, load.busy),
-            queue_avg: mean(tally.queued_time, load.queued),
-            patient_avg: f64::from(self.patient.most).min(mean(tally.queued_time, load.queued)),
-            peak: tally.peak,
-            arrivals: tally.arrivals,
-            admitted: tally.admitted,
-            completed: tally.completed,
-            rejected: tally.rejected,
-            service_sum: tally.service_sum,
-            cold_n: 0,
-            cold_sum: 0.0,
+            patient_avg: f64::from(self.patient.most).min(counted.queue_avg),
             c: look.limit.unwrap_or(0),
             min: bounds.min,
             max: bounds.max,
             queue_wait: longest_wait(settings, load).as_secs_f64(),
             projected_wait: look.projected.map(|wait| wait.as_secs_f64()),
+            ..counted
         }
     }
 

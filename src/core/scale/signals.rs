@@ -2,6 +2,7 @@
 //!
 //! It only makes hostile numbers harmless; what the numbers mean for the replicas is the rules' part.
 
+use crate::core::admission::{Load, Tally};
 use serde::{Deserialize, Serialize};
 
 /// Largest time or sum of times that is believed, in seconds; some 30,000 years.
@@ -82,6 +83,33 @@ pub struct Signals {
 }
 
 impl Signals {
+    /// What a gate holds and has counted, where so many replicas are asked for. Those that were asked for count as starting
+    /// until they admit requests. Time, bounds and limits are the caller's to add.
+    pub fn of(target: u32, load: &Load, tally: &Tally) -> Self {
+        let ready = load.ready.min(target);
+        let mean =
+            |sum: f64, now: u32| if tally.seconds > 0.0 { sum / tally.seconds } else { f64::from(now) };
+        Self {
+            dt: tally.seconds,
+            ready,
+            starting: target - ready,
+            target,
+            inflight: load.busy,
+            inflight_draining: load.busy_draining,
+            inflight_draining_avg: Some(mean(tally.busy_draining_time, load.busy_draining)),
+            queue: load.queued,
+            inflight_avg: mean(tally.busy_time, load.busy),
+            queue_avg: mean(tally.queued_time, load.queued),
+            peak: tally.peak,
+            arrivals: tally.arrivals,
+            admitted: tally.admitted,
+            completed: tally.completed,
+            rejected: tally.rejected,
+            service_sum: tally.service_sum,
+            ..Self::default()
+        }
+    }
+
     /// Replicas, ready and starting together.
     pub fn total(&self) -> u32 {
         self.ready.saturating_add(self.starting)

@@ -200,36 +200,15 @@ impl World<'_> {
     fn look(&mut self, bounds: &Bounds) -> Signals {
         let now = self.instant(self.now);
         self.tally = self.tally.join(&self.pool.take_tally(now));
-        let (load, tally) = (self.pool.load(), &self.tally);
-        let ready = load.ready.min(self.desired);
-        let mean =
-            |sum: f64, now: u32| if tally.seconds > 0.0 { sum / tally.seconds } else { f64::from(now) };
         Signals {
             t: seconds(self.now),
-            dt: tally.seconds,
-            ready,
-            starting: self.desired - ready,
             draining: self.fleet.draining(),
-            target: self.desired,
-            inflight: load.busy,
-            inflight_draining: load.busy_draining,
-            queue: load.queued,
-            inflight_avg: mean(tally.busy_time, load.busy),
-            queue_avg: mean(tally.queued_time, load.queued),
-            peak: tally.peak,
-            arrivals: tally.arrivals,
-            admitted: tally.admitted,
-            completed: tally.completed,
-            rejected: tally.rejected,
-            service_sum: tally.service_sum,
-            cold_n: 0,
-            cold_sum: 0.0,
             c: self.pool.limit().unwrap_or(0),
             min: bounds.min,
             max: bounds.max,
             queue_wait: self.settings.request.max_queue_wait.as_secs_f64(),
             projected_wait: self.pool.outlook(now).wait.map(|wait| wait.as_secs_f64()),
-            ..Signals::default()
+            ..Signals::of(self.desired, &self.pool.load(), &self.tally)
         }
     }
 }

@@ -7,7 +7,7 @@
 Needs `cargo build --release` (or SCOREGATE_BIN) and, for `wait`, haproxy. Markdown tables go to standard output, progress to
 standard error.
 """
-import argparse, asyncio, json, math, os, random, shutil, signal, statistics, sys, tempfile, time
+import argparse, asyncio, contextlib, json, math, os, random, shutil, signal, socket, statistics, sys, tempfile, time
 
 from bench import BIN, Client, Process, Router, Samples, free_ports, get, load, model, say, table, wait_for
 
@@ -59,7 +59,7 @@ defaults
     timeout connect 5s
     timeout client 60s
     timeout server 60s
-    timeout queue 500ms
+    timeout queue {patience}
 frontend in
     bind 127.0.0.1:{port}
     default_backend out
@@ -94,24 +94,31 @@ def wait():
           ["replicas, service", "", "scoregate", "HAProxy", "ratio"], rows)
 
 
+@contextlib.contextmanager
+def haproxy(ports, patience):
+    """HAProxy in front of these models, one request at once each; its address for requests."""
+    port = free_ports(1)[0]
+    with tempfile.NamedTemporaryFile("w", suffix=".cfg") as config:
+        servers = "".join(f"    server m{i} 127.0.0.1:{model} maxconn 1\n" for i, model in enumerate(ports))
+        config.write(HAPROXY.format(port=port, servers=servers, patience=patience))
+        config.flush()
+        with Process("haproxy", "-f", config.name):
+            wait_for("HAProxy", lambda: socket.create_connection(("127.0.0.1", port)).close() or True)
+            yield f"http://127.0.0.1:{port}/score"
+
+
 def waits(router, replicas, flags, rate, seed):
-    ports = free_ports(replicas + 1)
-    models = [model(port, *flags, "--seed", index) for index, port in enumerate(ports[1:])]
+    ports = free_ports(replicas)
+    models = [model(port, *flags, "--seed", index) for index, port in enumerate(ports)]
     try:
-        for port in ports[1:]:
+        for port in ports:
             wait_for("the model", lambda: get(f"http://127.0.0.1:{port}/stats"))
         if router == "scoregate":
             settings = {"max_queue_wait_ms": 500, "max_concurrent_requests_per_instance": 1}
-            with Router({"replicas": [f"http://127.0.0.1:{port}" for port in ports[1:]], "request_settings": settings}) as gate:
+            with Router({"replicas": [f"http://127.0.0.1:{port}" for port in ports], "request_settings": settings}) as gate:
                 return wait_of(gate.ready(replicas).url, rate, seed, flags)
-        with tempfile.NamedTemporaryFile("w", suffix=".cfg") as config:
-            servers = "".join(f"    server m{i} 127.0.0.1:{port} maxconn 1\n" for i, port in enumerate(ports[1:]))
-            config.write(HAPROXY.format(port=ports[0], servers=servers))
-            config.flush()
-            with Process("haproxy", "-f", config.name):
-                url = f"http://127.0.0.1:{ports[0]}/score"
-                time.sleep(1)
-                return wait_of(url, rate, seed, flags)
+        with haproxy(ports, "500ms") as url:
+            return wait_of(url, rate, seed, flags)
     finally:
         for child in models:
             child.__exit__()
@@ -135,8 +142,7 @@ def overload():
         }
         with Router(deployment) as router:
             router.ready(replicas)
-            # What they do when they are never without work, with the same generator.
-            full = capacity_of(router, replicas)
+            full = replicas / service
             rate = full * times * (0.95 if times == 1 else 1)
             say(f"overload: {rate:.0f} requests/s against {full:.0f}")
             report = load(router.url, rate, 15, "--max-in-flight", 4000)
@@ -147,13 +153,6 @@ def overload():
                          f"{refused.get('p50', float('nan')):.2f}", f"{refused.get('p99', float('nan')):.2f}"])
     table(f"Overload ({replicas} replicas, service {service * 1000:.0f} ms, 1 slot, at most 40 in the queue)",
           ["offered", "capacity/s", "requests/s", "good/s", "goodput", "refused", "refusal p50 ms", "p99 ms"], rows)
-
-
-def capacity_of(router, replicas):
-    """Answers a second while as many as there are slots, and a queue, are always under way."""
-    report = load(router.url, 5000, 5, "--max-in-flight", replicas * 3, "--timeout", "120s", "--requests", "1500")
-    total = report["requests"]["succeeded"]
-    return total / max(report["latency_ms"]["max"] / 1000, 0.001)
 
 
 def leavers():
@@ -187,7 +186,7 @@ def comeback():
         "readiness_probe": {"initial_delay": 1, "period": 1},
         "scale_settings": {"type": "target_utilization", "min_instances": 1, "max_instances": 60},
     }
-    for name, deployment, rates in (("2 x for 10 s, 8 replicas", fixed, [(160, 10)]), ("step 5 to 50, start 3 s", scaled, [(5, 10), (50, 15)])):
+    for name, deployment, rates in (("2 x for 10 s, 8 replicas", fixed, [(160, 10)]), ("step 2 to 80, start 3 s", scaled, [(2, 10), (80, 10)])):
         for kind in ("send an id", "keep their connection", "neither", "send an id, seconds only", "wait 1 s"):
             settings = {"max_queue_wait_ms": 500, "max_queue_length": 10, "max_concurrent_requests_per_instance": 1}
             with Router({**deployment, "request_settings": settings}) as router:
@@ -295,27 +294,37 @@ def asyncio_breaker(port, model_port):
 def handover():
     """One slot, 5 ms of service, always somebody waiting: how much of the time do the replicas work?"""
     rows = []
-    for replicas, workers in ((1, 1), (1, 2), (4, 1), (4, 2)):
+    for replicas, name in ((1, "a client that sends one after the other"), (1, "scoregate"), (1, "haproxy"), (4, "scoregate"), (4, "haproxy")):
         ports = free_ports(replicas)
         models = [model(port, "--service-time", "5") for port in ports]
         try:
             for port in ports:
                 wait_for("the model", lambda: get(f"http://127.0.0.1:{port}/stats"))
-            settings = {"max_queue_wait_ms": 5000, "max_concurrent_requests_per_instance": 1}
-            urls = [f"http://127.0.0.1:{port}" for port in ports]
-            with Router({"replicas": urls, "request_settings": settings}, workers=workers) as router:
-                router.ready(replicas)
-                say(f"handover: {replicas} replicas, {workers} workers")
-                rows.append([replicas, workers, *busy_share(router.url, ports)])
+            say(f"handover: {replicas} replicas, {name}")
+            if name == "scoregate":
+                settings = {"max_queue_wait_ms": 5000, "max_concurrent_requests_per_instance": 1}
+                urls = [f"http://127.0.0.1:{port}" for port in ports]
+                with Router({"replicas": urls, "request_settings": settings}) as router:
+                    router.ready(replicas)
+                    found = busy_share(router.url, ports)
+            elif name == "haproxy":
+                if not shutil.which("haproxy"):
+                    continue
+                with haproxy(ports, "5s") as url:
+                    found = busy_share(url, ports)
+            else:
+                found = busy_share(f"http://127.0.0.1:{ports[0]}/score", ports, 1)
+            rows.append([replicas, name, *found])
         finally:
             for child in models:
                 child.__exit__()
-    table("Hand-over at saturation (1 slot, 5 ms)", ["replicas", "workers", "busy", "gap between two requests, us"], rows)
+    table("Hand-over at saturation (1 slot, 5 ms)", ["replicas", "in front", "busy", "gap between two requests, us"], rows)
 
 
-def busy_share(url, ports):
+def busy_share(url, ports, in_flight=None):
     import threading
-    ran = threading.Thread(target=load, args=(url, 400 * len(ports), 8, "--max-in-flight", 8 * len(ports), "--timeout", "60s"))
+    in_flight = in_flight or 8 * len(ports)
+    ran = threading.Thread(target=load, args=(url, 400 * len(ports), 8, "--max-in-flight", in_flight, "--timeout", "60s"))
     ran.start()
     time.sleep(1.5)
     before = [get(f"http://127.0.0.1:{port}/stats") for port in ports]

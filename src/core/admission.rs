@@ -167,6 +167,11 @@ impl Pool {
             if self.queueing.newest_first {
                 self.overload.idle();
             }
+            self.promises.idle(now, || self.rate.service());
+            if !self.promises.is_empty() {
+                // One that was too early for its promise.
+                self.promises.came(ask.mark);
+            }
             Admission::Granted(ticket, replica)
         } else if let Err(why) = self.enqueue(ticket, ask, returns, now) {
             return self.refuse(ticket, why);
@@ -267,7 +272,8 @@ impl Pool {
         }
         let after = self.slots.load().slots;
         if after > before {
-            self.promises.keep(f64::from(after.unwrap_or(0) - before.unwrap_or(0)));
+            let more = f64::from(after.unwrap_or(0) - before.unwrap_or(0));
+            self.promises.keep(self.waiting.left_for_each().map(|left| more * left));
         }
         self.hand_out(now)
     }
@@ -439,6 +445,9 @@ impl Pool {
     fn grant_next(&mut self, replica: ReplicaId, now: Instant) -> Option<TicketId> {
         let (ticket, waiter) = self.next(now)?;
         self.waiting.charge(&waiter.ask, self.rate.service());
+        if !self.promises.is_empty() {
+            self.promises.came(waiter.ask.mark);
+        }
         self.granted.insert(ticket, Grant { replica, waiter });
         self.tally.admitted += 1;
         Some(ticket)

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_timer::Delay;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue, SERVER};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -14,7 +15,6 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Sleep;
 
 use super::ModelArgs;
 use super::stats::{InFlight, Stats};
@@ -78,7 +78,8 @@ impl Model {
         let draw = self.work.draw();
         let began = Instant::now();
         if !draw.time.is_zero() {
-            tokio::time::sleep(draw.time).await;
+            // The runtime's own timer rounds up to a millisecond, which a short service time would feel.
+            Delay::new(draw.time).await;
         }
         let spent = began.elapsed().as_secs_f64() * 1000.0;
         let held = Held { _place: place, in_flight };
@@ -168,17 +169,17 @@ struct Events {
     sent: u32,
     total: u32,
     interval: Duration,
-    pause: Option<Pin<Box<Sleep>>>,
+    pause: Option<Delay>,
 }
 
 impl Events {
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Bytes> {
         if let Some(pause) = &mut self.pause {
-            ready!(pause.as_mut().poll(context));
+            ready!(Pin::new(pause).poll(context));
         }
         let data = json!({ "replica": self.replica, "event": self.sent, "of": self.total });
         self.sent += 1;
-        self.pause = Some(Box::pin(tokio::time::sleep(self.interval)));
+        self.pause = Some(Delay::new(self.interval));
         Poll::Ready(format!("data: {data}\n\n").into())
     }
 }

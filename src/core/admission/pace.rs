@@ -43,9 +43,11 @@ impl Pace {
         off * off
     }
 
-    /// The same for a request whose time is not to be compared with others: counts only for who is given work first.
-    pub(super) fn note_aside(&mut self, seconds: f64, at: f64) {
+    /// The same for a request whose time is not to be compared with others: counts only for who is given work first, and
+    /// nobody with a peak up to `worst` comes after it.
+    pub(super) fn note_aside(&mut self, seconds: f64, at: f64, worst: f64) {
         self.note_peak(seconds, log2(seconds), at);
+        self.peak = self.peak.max(worst);
     }
 
     /// Up at once, down with time: `rtt·w + s·(1 − w)`, `w = e^(−Δt/τ)`.

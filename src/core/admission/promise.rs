@@ -1,20 +1,29 @@
-//! When a refused request may come back: a place of its own in the line of those who were refused.
+//! When a refused request may come back: a place of its own in the line of those of its class who were refused.
 //!
 //! Each refusal is promised capacity after all those before it, so that clients that obey come back one after the
 //! other. One that comes back in time and is known by its mark has its old place in the queue. The less come back of
-//! those who were promised something, the less is put by for the next. In memory, promises are bounded.
+//! those who were promised something, the less is put by for the next. The line, what is told and the memory are bounded.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::core::admission::{Mark, TicketId};
+use crate::core::admission::{Ask, Class, Mark, Tenant, TicketId};
 
 /// Most promises that are remembered.
 const MOST: usize = 8_192;
+/// Longest time that is told: beyond it nobody knows, and a client may as well ask.
+const LONGEST: Duration = Duration::from_secs(60);
+/// The line behind which those are not counted who will not be known when they come back: nothing would show that they
+/// do not.
+const FOR_UNKNOWN: Duration = Duration::from_secs(10);
 /// Least share of the refused that is taken to come back.
-const LEAST_FAITH: f64 = 0.1;
+const LEAST_FAITH: f64 = 0.01;
+/// How many of those who were due that share remembers.
+const MEMORY: f64 = 256.0;
 /// How long after its time somebody may come, at least: clients know whole seconds only, and some wait a little more.
 const LATENESS: Duration = Duration::from_secs(3);
+/// When nobody has waited or was refused for this long and two services, there is room for all who may still come.
+const QUIET: Duration = Duration::from_secs(1);
 /// What is said when nothing is known.
 const UNKNOWN: Duration = Duration::from_secs(1);
 
@@ -34,35 +43,56 @@ impl Retry {
 
     /// The `draw` of 0 to 1 says where to between the next two seconds it is rounded.
     pub(super) fn new(wait: Duration, draw: f64) -> Self {
-        let wait = wait.max(Duration::from_millis(1));
+        let wait = wait.clamp(Duration::from_millis(1), LONGEST);
         let exact = wait.as_secs_f64();
         let spread = if exact <= 1.0 { 0.0 } else { draw };
-        Self { wait, seconds: (exact + spread).ceil() as u64 }
+        Self { wait, seconds: ((exact + spread).ceil() as u64).min(LONGEST.as_secs()) }
     }
 }
+
+/// What a class has: one line for each, as the more important one does not wait for the others.
+pub(super) type ByClass = [f64; Class::COUNT];
 
 #[derive(Clone, Copy, Debug)]
 struct Promise {
     place: TicketId,
+    class: Class,
     from: Instant,
+    due: Instant,
     until: Instant,
+    /// Did not come when it was told to, which was held against all; still has its place.
+    missed: bool,
+    /// When it is looked at next.
+    look: Instant,
 }
 
 #[derive(Debug)]
 pub(super) struct Promises {
-    /// Promised hand-overs that are still to come.
-    line: f64,
-    /// Share of those who were promised something that came back.
-    faith: f64,
+    /// Promises that are still to come, as many as were made.
+    lines: ByClass,
+    /// Share of those who were promised something that came back, and is taken to come.
+    faith: ByClass,
     at: Option<Instant>,
     book: BTreeMap<Mark, Promise>,
-    /// The book in the order in which it was written.
-    written: VecDeque<(Mark, TicketId)>,
+    /// When which promise is to be looked at.
+    looks: BTreeSet<(Instant, Mark)>,
+    /// How many of the book are whose.
+    callers: BTreeMap<Tenant, usize>,
+    /// When somebody waited or was refused last, until it is quiet.
+    crowded: Option<Instant>,
 }
 
 impl Default for Promises {
     fn default() -> Self {
-        Self { line: 0.0, faith: 1.0, at: None, book: BTreeMap::new(), written: VecDeque::new() }
+        Self {
+            lines: [0.0; _],
+            faith: [1.0; _],
+            at: None,
+            book: BTreeMap::new(),
+            looks: BTreeSet::new(),
+            callers: BTreeMap::new(),
+            crowded: None,
+        }
     }
 }
 
@@ -71,71 +101,144 @@ impl Promises {
         self.book.is_empty()
     }
 
-    /// The time goes on: what could be served since the last call is no longer to come.
-    pub(super) fn pass(&mut self, now: Instant, per_second: f64) {
+    /// The time goes on: what could be served since the last call is no longer to come. `per_second` is what each class
+    /// is given.
+    pub(super) fn pass(&mut self, now: Instant, per_second: ByClass) {
         let before = self.at.replace(now).unwrap_or(now);
-        self.keep(now.saturating_duration_since(before).as_secs_f64() * per_second);
+        let seconds = now.saturating_duration_since(before).as_secs_f64();
+        self.keep(per_second.map(|rate| rate * seconds));
     }
 
     /// So much of what was promised is served.
-    pub(super) fn keep(&mut self, hand_overs: f64) {
-        self.line = (self.line - hand_overs).max(0.0);
+    pub(super) fn keep(&mut self, hand_overs: ByClass) {
+        for (class, served) in Class::ALL.into_iter().zip(hand_overs) {
+            let faith = self.faith(class);
+            let line = &mut self.lines[class as usize];
+            *line = (*line - served / faith).max(0.0);
+        }
     }
 
-    /// How many were promised something that is to come.
-    pub(super) fn line(&self) -> f64 {
-        self.line
+    /// How many of a class are taken to come who were promised something. Follows at once when it turns out that they do
+    /// not.
+    pub(super) fn line(&self, class: Class) -> f64 {
+        self.lines[class as usize] * self.faith(class)
     }
 
-    /// One more was promised something.
-    pub(super) fn add(&mut self) {
-        self.line += self.faith.max(LEAST_FAITH);
+    fn faith(&self, class: Class) -> f64 {
+        self.faith[class as usize].max(LEAST_FAITH)
     }
 
-    pub(super) fn write(&mut self, mark: Mark, place: TicketId, wait: Duration, now: Instant) {
+    /// One more was promised something; `per_second` is what its class is given.
+    pub(super) fn add(&mut self, ask: &Ask, per_second: f64) {
+        let longest = if ask.mark.id == 0 { FOR_UNKNOWN } else { LONGEST };
+        let most = if per_second > 0.0 { per_second * longest.as_secs_f64() } else { MOST as f64 };
+        let line = &mut self.lines[ask.class as usize];
+        *line = line.max((*line + 1.0).min(most.max(1.0)));
+    }
+
+    /// Somebody waits or is refused.
+    pub(super) fn crowded(&mut self, now: Instant) {
+        self.crowded = Some(now);
+    }
+
+    /// Somebody got a slot at once. If it has been so for a while, nobody is in the way of those who come next.
+    pub(super) fn idle(&mut self, now: Instant, service: impl FnOnce() -> Duration) {
+        if let Some(crowded) = self.crowded
+            && now.saturating_duration_since(crowded) >= QUIET + 2 * service()
+        {
+            self.crowded = None;
+            self.lines = [0.0; _];
+        }
+    }
+
+    /// When one that asks again before its time may come: as it was promised.
+    pub(super) fn kept(&self, mark: Mark, now: Instant) -> Option<Duration> {
+        let due = self.book.get(&mark)?.due;
+        due.checked_duration_since(now).filter(|wait| !wait.is_zero())
+    }
+
+    /// Writes a promise down. When the book is full, the last one of whoever has the most in it makes room; who has as many
+    /// is told a time and has no place.
+    pub(super) fn write(&mut self, ask: &Ask, place: TicketId, wait: Duration, now: Instant) {
+        let mark = ask.mark;
         if mark.id == 0 {
             return;
         }
         self.forget(now);
+        self.take(mark);
+        if self.book.len() >= MOST && !self.make_room(mark.whose) {
+            return;
+        }
         // Clocks and timers are not exact, and clients jitter on their own.
         let from = now + wait.mul_f64(0.9).saturating_sub(Duration::from_millis(20));
-        let until = now + wait + wait.max(LATENESS);
-        self.book.insert(mark, Promise { place, from, until });
-        self.written.push_back((mark, place));
+        let due = now + wait;
+        let (look, until) = (due + LATENESS, due + wait.max(LATENESS));
+        let promise = Promise { place, class: ask.class, from, due, until, missed: false, look };
+        self.insert(mark, promise);
     }
 
-    /// The old place of one that comes back in time. Who comes too early stays in the book, until the next refusal.
+    /// The old place of one that comes back in time. Who comes too early stays in the book.
     pub(super) fn redeem(&mut self, mark: Mark, now: Instant) -> Option<TicketId> {
         self.forget(now);
-        let promise = *self.book.get(&mark)?;
-        if now < promise.from {
-            return None;
-        }
-        self.book.remove(&mark);
-        self.faith += (1.0 - self.faith) / 64.0;
-        (now <= promise.until).then_some(promise.place)
+        let place = self.book.get(&mark).filter(|promise| now >= promise.from)?.place;
+        self.came(mark);
+        Some(place)
     }
 
-    /// Promises that are over, and the oldest ones if there are too many.
-    fn forget(&mut self, now: Instant) {
-        while let Some((mark, place)) = self.written.front().copied() {
-            let known = self.book.get(&mark).filter(|promise| promise.place == place);
-            if known.is_some_and(|promise| promise.until >= now) && self.written.len() < MOST {
-                break;
-            }
-            if known.is_some() {
-                self.book.remove(&mark);
-                self.faith -= self.faith / 64.0;
-            }
-            self.written.pop_front();
+    /// One that was promised something has a slot.
+    pub(super) fn came(&mut self, mark: Mark) {
+        if let Some(promise) = self.take(mark) {
+            let faith = &mut self.faith[promise.class as usize];
+            *faith += (1.0 - *faith) / MEMORY;
         }
+    }
+
+    fn take(&mut self, mark: Mark) -> Option<Promise> {
+        let promise = self.book.remove(&mark)?;
+        self.looks.remove(&(promise.look, mark));
+        if let Some(count) = self.callers.get_mut(&mark.whose) {
+            *count -= 1;
+            if *count == 0 {
+                self.callers.remove(&mark.whose);
+            }
+        }
+        Some(promise)
+    }
+
+    /// Who did not come when it was told to is not taken to come; a promise that is over is forgotten.
+    fn forget(&mut self, now: Instant) {
+        while let Some((_, mark)) = self.looks.first().copied().filter(|(look, _)| *look < now) {
+            let Some(promise) = self.take(mark) else { return };
+            if !promise.missed {
+                let faith = &mut self.faith[promise.class as usize];
+                *faith -= *faith / MEMORY;
+            }
+            if promise.until >= now {
+                self.insert(mark, Promise { missed: true, look: promise.until, ..promise });
+            }
+        }
+    }
+
+    fn insert(&mut self, mark: Mark, promise: Promise) {
+        self.book.insert(mark, promise);
+        self.looks.insert((promise.look, mark));
+        *self.callers.entry(mark.whose).or_default() += 1;
+    }
+
+    fn make_room(&mut self, whose: Tenant) -> bool {
+        let own = self.callers.get(&whose).copied().unwrap_or(0);
+        let Some((caller, most)) = self.callers.iter().max_by_key(|(_, count)| **count) else { return false };
+        if *most <= own {
+            return false;
+        }
+        let last = self.looks.iter().rev().find(|(_, mark)| mark.whose == *caller).map(|(_, mark)| *mark);
+        last.and_then(|mark| self.take(mark)).is_some()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::admission::Tenant;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -143,14 +246,18 @@ mod tests {
         Mark { id, whose: Tenant(whose) }
     }
 
+    fn ask(id: u64, whose: u32) -> Ask {
+        Ask { mark: mark(id, whose), ..Ask::default() }
+    }
+
     #[test]
     fn nobody_takes_the_place_of_another_by_its_id() {
         let (mut promises, now) = (Promises::default(), Instant::now());
-        promises.write(mark(7, 1), TicketId(10), SECOND, now);
+        promises.write(&ask(7, 1), TicketId(10), SECOND, now);
         assert_eq!(promises.redeem(mark(7, 2), now + SECOND), None);
         assert_eq!(promises.redeem(mark(7, 0), now + SECOND), None);
         // Nor does it push it out by being refused as well.
-        promises.write(mark(7, 2), TicketId(11), SECOND, now);
+        promises.write(&ask(7, 2), TicketId(11), SECOND, now);
         assert_eq!(promises.redeem(mark(7, 1), now + SECOND), Some(TicketId(10)));
         assert_eq!(promises.redeem(mark(7, 1), now + SECOND), None, "once");
         assert_eq!(promises.redeem(mark(7, 2), now + SECOND), Some(TicketId(11)));
@@ -159,16 +266,37 @@ mod tests {
     #[test]
     fn promises_are_bounded_whoever_asks_and_however_often() {
         let (mut promises, now) = (Promises::default(), Instant::now());
+        promises.write(&ask(1, 3), TicketId(1), SECOND, now);
         for number in 0..4 * MOST as u64 {
             // New ids, one that is refused again and again, and some that come back.
-            promises.write(mark(number, 1), TicketId(3 * number), 3_600 * SECOND, now);
-            promises.write(mark(1, 2), TicketId(3 * number + 1), 3_600 * SECOND, now);
-            promises.redeem(mark(number / 2, 1), now + 3_600 * SECOND);
-            assert!(promises.written.len() <= MOST && promises.book.len() <= MOST);
+            promises.write(&ask(number, 1), TicketId(3 * number), LONGEST, now);
+            promises.write(&ask(1, 2), TicketId(3 * number + 1), LONGEST, now);
+            promises.redeem(mark(number / 2, 1), now + LONGEST);
+            assert!(promises.book.len() <= MOST && promises.looks.len() == promises.book.len());
         }
-        promises.write(mark(0, 1), TicketId(1), SECOND, now);
+        assert_eq!(promises.callers.values().sum::<usize>(), promises.book.len());
+        assert!(
+            promises.book.contains_key(&mark(1, 2)),
+            "who asks little is not pushed out by who asks much"
+        );
+        promises.write(&ask(0, 1), TicketId(1), SECOND, now);
         assert_eq!(promises.redeem(mark(0, 1), now + SECOND), None, "no id is no mark");
-        promises.forget(now + 3 * 3_600 * SECOND);
-        assert!(promises.written.is_empty() && promises.book.is_empty());
+        promises.forget(now + 3 * LONGEST);
+        assert!(promises.looks.is_empty() && promises.book.is_empty() && promises.callers.is_empty());
+    }
+
+    #[test]
+    fn in_a_full_book_the_last_one_of_who_has_most_makes_room() {
+        let (mut promises, now) = (Promises::default(), Instant::now());
+        for number in 1..=MOST as u64 {
+            promises.write(&ask(number, 1), TicketId(number), SECOND, now + Duration::from_micros(number));
+        }
+        promises.write(&ask(1 << 20, 1), TicketId(0), SECOND, now + SECOND);
+        assert!(!promises.book.contains_key(&mark(1 << 20, 1)), "its own are sooner due");
+        promises.write(&ask(1, 2), TicketId(0), SECOND, now + SECOND);
+        assert!(
+            promises.book.contains_key(&mark(1, 2)) && !promises.book.contains_key(&mark(MOST as u64, 1))
+        );
+        assert!(promises.book.contains_key(&mark(1, 1)) && promises.book.len() == MOST);
     }
 }

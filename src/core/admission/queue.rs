@@ -39,12 +39,19 @@ pub(super) struct Waiter {
 
 type Line = BTreeMap<TicketId, Waiter>;
 
+/// Hand-overs that the share of each class remembers.
+const MEMORY: u32 = 128;
+
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     lines: [Line; Class::COUNT],
     length: usize,
     /// What each class has a claim on, in hundredths of a hand-over.
     claims: [u32; Class::COUNT],
+    /// Which share of the hand-overs each class had of late.
+    had: [f64; Class::COUNT],
+    /// How many of them that is learned from.
+    turns: u32,
     /// Where callers have equal shares.
     shares: Option<Shares>,
 }
@@ -212,7 +219,8 @@ impl Queue {
         let waiter = line.remove(&ticket)?;
         self.length -= 1;
         if line.is_empty() {
-            self.claims[class as usize] = 0;
+            // Less than a turn is kept, or a class that asks all the time and has few places would lose it each time.
+            self.claims[class as usize] = self.claims[class as usize].min(99);
         }
         if let Some(shares) = &mut self.shares {
             shares.remove(class, waiter.ask.tenant, ticket);
@@ -228,13 +236,31 @@ impl Queue {
         if due(&first) { Some(first) } else { Some(waiting.find(due).unwrap_or(first)) }
     }
 
+    /// Which share of the hand-overs is there for each class: what the more important ones leave, and what the others are
+    /// guaranteed is not there, as far as they have it. Its own guarantee in any case.
+    pub(super) fn left_for_each(&self) -> [f64; Class::COUNT] {
+        Class::ALL.map(|class| {
+            let guaranteed = |class: Class| f64::from(SHARES[class as usize]) / 100.0;
+            let others = Class::ALL.into_iter().filter(|other| *other != class);
+            let taken = others.map(|other| {
+                let had = self.had[other as usize];
+                if other < class { had } else { had.min(guaranteed(other)) }
+            });
+            (1.0 - taken.sum::<f64>()).max(guaranteed(class))
+        })
+    }
+
     fn count_turn(&mut self, served: Class) {
+        self.turns = (self.turns + 1).min(MEMORY);
         for class in Class::ALL {
+            let had = &mut self.had[class as usize];
+            *had += (f64::from(u8::from(class == served)) - *had) / f64::from(self.turns);
             let claim = &mut self.claims[class as usize];
+            if !self.lines[class as usize].is_empty() {
+                *claim += SHARES[class as usize];
+            }
             if class == served {
                 *claim = claim.saturating_sub(100);
-            } else if !self.lines[class as usize].is_empty() {
-                *claim += SHARES[class as usize];
             }
         }
     }

@@ -89,24 +89,32 @@ impl Pool {
     }
 
     /// When a request that was refused with this ticket may come back: after those who wait and those who were refused
-    /// before it. If its mark is known again then, it has its place.
+    /// before it, of its class, with what the more important ones leave. If its mark is known again then, it has its place;
+    /// if it asks again before, it has what it was promised.
     pub fn promise(&mut self, ticket: TicketId, ask: &Ask, now: Instant) -> Retry {
         self.pass_promises(now);
+        self.promises.crowded(now);
+        // The golden ratio's multiples are spread as evenly as can be over any run of refusals.
+        let draw = (ticket.0 as f64 * 0.618_033_988_749_895).fract();
+        if let Some(wait) = self.promises.kept(ask.mark, now) {
+            return Retry::new(wait, draw);
+        }
         let capacity = self.capacity();
-        let per_second = self.rate.per_second(capacity.slots).unwrap_or(0.0);
+        let left = self.waiting.left_for_each()[ask.class as usize];
+        let per_second = self.rate.per_second(capacity.slots).unwrap_or(0.0) * left;
         // Who waits too long is not served, but refused and promised a place as well.
         let served = match per_second * self.queueing.max_wait.as_secs_f64() {
             0.0 => f64::INFINITY,
             served => served,
         };
-        let line = self.promises.line() / self.promised(per_second);
-        let ahead = served.min(self.waiting.len() as f64) + line;
-        let retry = self.rate.promise(ahead + 1.0, capacity, now).map_or(Retry::UNKNOWN, |wait| {
-            self.promises.add();
-            // The golden ratio's multiples are spread as evenly as can be over any run of refusals.
-            Retry::new(wait, (ticket.0 as f64 * 0.618_033_988_749_895).fract())
+        let promised = self.promised(per_second);
+        let ahead =
+            served.min(self.waiting.len_of(ask.class) as f64) + self.promises.line(ask.class) / promised;
+        let retry = self.rate.promise((ahead + 1.0) / left, capacity, now).map_or(Retry::UNKNOWN, |wait| {
+            self.promises.add(ask, per_second * promised);
+            Retry::new(wait, draw)
         });
-        self.promises.write(ask.mark, ticket, retry.wait, now);
+        self.promises.write(ask, ticket, retry.wait, now);
         retry
     }
 
@@ -169,6 +177,7 @@ impl Pool {
             self.turn_away(victim, Denial::GaveWay);
         }
         self.calls_control |= waiting == 0 && !self.slots.any_ready();
+        self.promises.crowded(now);
         self.waiting.push(ticket, Waiter { ask: *ask, since: now });
         Ok(())
     }
@@ -214,7 +223,8 @@ impl Pool {
     /// The time goes on for those who were promised something, with the capacity of until now.
     pub(super) fn pass_promises(&mut self, now: Instant) {
         let per_second = self.rate.per_second(self.slots.load().slots).unwrap_or(0.0);
-        self.promises.pass(now, per_second * self.promised(per_second));
+        let left = self.waiting.left_for_each().map(|left| per_second * left);
+        self.promises.pass(now, left.map(|per_second| per_second * self.promised(per_second)));
     }
 
     /// Which share of the capacity is promised. What comes back fluctuates, and so does how long it takes; the fewer are

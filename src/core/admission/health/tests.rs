@@ -528,6 +528,26 @@ fn failures_of_what_was_in_flight_give_an_ejected_replica_nothing() {
 }
 
 #[test]
+fn one_that_answers_500_quickly_is_not_first_where_one_request_comes_after_the_other() {
+    // The siblings were slow once, and are known by that for a while.
+    for peaks in [[1, 40, 40, 40], [1, 1, 1, 40], [1, 1, 20, 40]] {
+        let mut hand = Hand::new(4, 4);
+        let first: Vec<_> = (0..4).map(|_| hand.take(0)).collect();
+        for replica in first {
+            hand.end(replica, 0, peaks[replica.0 as usize], Outcome::Answered);
+        }
+        let mut errors = 0;
+        for ms in (50..650).step_by(2) {
+            let replica = hand.take(ms);
+            let outcome = if replica.0 == 0 { Outcome::Failed } else { Outcome::Answered };
+            errors += u32::from(outcome == Outcome::Failed);
+            hand.end(replica, ms, ms + 1, outcome);
+        }
+        assert!(errors <= 6, "{peaks:?}: {errors} of 300, {:?}", hand.pool.standings());
+    }
+}
+
+#[test]
 fn a_failing_replica_with_many_slots_costs_few_requests_where_all_are_in_use() {
     for (rate, ms) in [(290.0, 50.0), (310.0, 20.0), (400.0, 200.0)] {
         for seed in 1..3 {

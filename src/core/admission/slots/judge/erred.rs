@@ -12,11 +12,13 @@ const PAUSE: Duration = Duration::from_secs(4);
 impl Slots {
     /// An answer with 500: as good as any other, unless it is one of a row that its siblings do not have.
     pub(super) fn erred(&mut self, index: usize, until: Instant, Moment { seconds, at, .. }: Moment) -> bool {
-        // Who fails quickly must not come first for that: siblings are known by the peaks of their times.
-        let seconds = seconds.max(2.0 * self.judge.service);
         let beside = self.errors_beside(index);
+        let good = self.replicas.iter().filter(|other| other.phase == Phase::Ready && other.health.is_good());
+        let worst = good.map(|other| other.health.pace.peak()).fold(f64::NEG_INFINITY, f64::max);
         let health = &mut self.replicas[index].health;
-        health.pace.note_aside(seconds, at);
+        // Who fails quickly must not come first for that, or its siblings have nothing to show beside it.
+        health.pace.note_aside(seconds, at, worst);
+        self.peaks.1 = self.peaks.1.max(health.pace.peak());
         health.remember(false);
         health.errors.error(self.judge.answers);
         health.heard = true;

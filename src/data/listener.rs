@@ -114,7 +114,7 @@ impl Connection {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let stream = self.worker.cork.stream(stream);
+        let stream = self.worker.cork.client(stream);
         match (&self.shared.tls, self.kind) {
             (Some(tls), Listener::Data) => {
                 // Boxed, like the connection itself: a task is moved when it is made, and lives as long as its client.

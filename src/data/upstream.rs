@@ -416,7 +416,7 @@ impl Upstream {
         let timeout = limits.connect_timeout.min(limits.until.saturating_duration_since(began));
         let stream = Connector { timeout }.oneshot(permit.target().authority.clone()).await;
         trip.connect_time.update(|time| time + began.elapsed());
-        Ok(Connection::open(self.cork.stream(stream?)).await)
+        Ok(Connection::open(self.cork.replica(stream?)).await)
     }
 
     /// The most recently used idle connection, if it is not too old. Whether it is still open shows when it is used.

@@ -92,4 +92,18 @@ impl Overrides {
             queue_wait: is_set("max_queue_wait_ms").then_some(wait),
         })
     }
+
+    /// The bounds of a line, where nothing else was set.
+    ///
+    /// # Errors
+    /// They contradict each other.
+    pub(super) fn bounds(&self, min: u32, max: u32) -> Result<(u32, u32), String> {
+        let (least, most) = (self.min.unwrap_or(min), self.max.unwrap_or(max));
+        if least <= most {
+            return Ok((least, most));
+        }
+        let by = |set: Option<u32>| if set.is_some() { " (by --set)" } else { "" };
+        let (by_min, by_max) = (by(self.min), by(self.max));
+        Err(format!("`min` is {least}{by_min}, but `max` is {most}{by_max}; `min` must not be greater"))
+    }
 }

@@ -40,7 +40,7 @@ pub struct ScaleArgs {
     #[arg(long = "for", value_name = "TIME", value_parser = duration, conflicts_with = "until")]
     time: Option<Duration>,
     /// Until when, with an offset, such as 2026-12-24T18:00:00+01:00
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = until)]
     until: Option<Timestamp>,
     /// Lift what was set
     #[arg(long, conflicts_with_all = ["replicas", "min", "max", "time", "until"])]
@@ -55,7 +55,7 @@ pub struct ScaleArgs {
 /// # Errors
 /// Nothing answers at the address, or what answers refuses.
 pub fn run(args: &ScaleArgs) -> anyhow::Result<ExitCode> {
-    if let Some(wrong) = wrong(args) {
+    if let Some(wrong) = wrong(args, Timestamp::now()) {
         return Err(super::azure::Usage::new(wrong).into());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -66,16 +66,20 @@ pub fn run(args: &ScaleArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// What has to be said as well, or otherwise.
-fn wrong(args: &ScaleArgs) -> Option<&'static str> {
+fn wrong(args: &ScaleArgs, now: Timestamp) -> Option<&'static str> {
     let number = args.replicas.is_some() || args.min.is_some() || args.max.is_some();
     let end = args.time.is_some() || args.until.is_some();
     match (args.clear, number, end) {
         (true, ..) => None,
         (false, false, _) => Some("give a number (--replicas, --min, --max), or --clear"),
         (false, true, false) => Some("say for how long (--for 2h) or until when (--until)"),
+        (false, true, true) if args.min.zip(args.max).is_some_and(|(min, max)| min > max) => {
+            Some("--min must not be greater than --max")
+        }
         (false, true, true) => {
-            let turned = args.min.zip(args.max).is_some_and(|(min, max)| min > max);
-            turned.then_some("--min must not be greater than --max")
+            let fits = |until: &Timestamp| *until > now && *until <= now + LONGEST;
+            let far = args.until.is_some_and(|until| !fits(&until));
+            far.then_some("--until must lie in the next 30 days; to change the number for good, change the configuration")
         }
     }
 }
@@ -152,6 +156,10 @@ fn replicas(text: &str) -> Result<u32, String> {
     }
 }
 
+fn until(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| "must be a time with its offset, such as 2026-12-24T18:00:00+01:00".to_owned())
+}
+
 /// `2h`, `1h30m`, `90s`, `2 h`; a bare number would leave its unit open.
 fn duration(text: &str) -> Result<Duration, String> {
     let span: jiff::Span =
@@ -189,10 +197,16 @@ mod tests {
 
     #[test]
     fn a_number_and_an_end_are_asked_for() {
-        assert_eq!(wrong(&parse("--replicas 3 --for 2h").unwrap()), None);
-        assert_eq!(wrong(&parse("--clear").unwrap()), None);
+        let now: Timestamp = "2026-12-01T00:00:00Z".parse().unwrap();
+        assert_eq!(wrong(&parse("--min 2 --until 2026-12-24T18:00:00+01:00").unwrap(), now), None);
+        for until in ["2026-12-31T00:00:01Z", "2026-12-01T00:00:00Z"] {
+            let said = wrong(&parse(&format!("--min 2 --until {until}")).unwrap(), now);
+            assert!(said.is_some_and(|said| said.contains("--until")), "{until}: {said:?}");
+        }
+        assert_eq!(wrong(&parse("--replicas 3 --for 2h").unwrap(), now), None);
+        assert_eq!(wrong(&parse("--clear").unwrap(), now), None);
         for words in ["", "--replicas 3", "--for 2h", "--min 1", "--min 3 --max 2 --for 2h"] {
-            assert!(wrong(&parse(words).unwrap()).is_some(), "{words}");
+            assert!(wrong(&parse(words).unwrap(), now).is_some(), "{words}");
         }
         for words in [
             "--replicas 3 --min 1 --for 2h",
@@ -210,6 +224,7 @@ mod tests {
             ("--replicas 1001 --for 2h", "from 1 to 1000"),
             ("--min many --for 2h", "from 1 to 1000"),
             ("--replicas 3 --for 31d", "at most 30d"),
+            ("--replicas 3 --until tomorrow", "a time with its offset"),
         ] {
             let error = parse(words).unwrap_err().to_string();
             assert!(error.contains(says) && !error.contains("instance_count"), "{words}: {error}");

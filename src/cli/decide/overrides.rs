@@ -69,7 +69,9 @@ impl Overrides {
         let is_set = |key: &str| set.iter().any(|one| one.key == key);
         if !is_set("max_instances") {
             // Its default is too few for most of what `min_instances` may be.
-            let most = scale.get("min_instances").cloned().unwrap_or_else(|| 1.into());
+            let least =
+                scale.get("min_instances").filter(|least| least.as_u64().is_some_and(|least| least > 0));
+            let most = least.cloned().unwrap_or_else(|| 1.into());
             scale.insert("max_instances".to_owned(), most);
         }
         let deployment = json!({ "name": "simulated", "process": { "command": ["none"] },

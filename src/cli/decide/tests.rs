@@ -135,6 +135,10 @@ fn a_bad_value_is_told_before_the_first_line() {
     assert!(done.expect_err("azureml").contains("only for the policy `adaptive`"));
     let (_, done) = run(&["--set", "target_utilization_percentage=seventy"], &[]);
     assert!(done.expect_err("text").contains("a whole number from 1 to 100"));
+    let (_, done) = run(&["--set", "min_instances=few"], &[]);
+    let says = "--set: `min_instances` must be a whole number from 0 to 1000, not `few`";
+    assert_eq!(done.expect_err("text"), says, "and nothing of a key that was not set");
+    assert_eq!(run(&["--set", "min_instances=0"], &[]).1, Ok(()));
     let wrong =
         Cli::try_parse_from(["decide", "--set", "instance_count=3"]).map(|_| ()).expect_err("no such key");
     assert!(wrong.to_string().contains("`instance_count` has no effect here"));

@@ -109,7 +109,9 @@ impl Sample {
 
     /// More replicas, if more are needed than there are.
     pub(super) fn ask(self, waiting: u32) -> Option<(u32, Reason)> {
-        if self.total == 0 && waiting > 0 {
+        // Where those who were turned away count as load, `Over` says how many there were.
+        let uncounted = self.ghosts.is_none() && self.needed > 0;
+        if self.total == 0 && (waiting > 0 || uncounted) {
             return Some((self.needed, Reason::NobodyThere { waiting, sample: self }));
         }
         self.is_over().then(|| (self.total.max(self.needed), Reason::Over(self)))

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State as Shared;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use jiff::Timestamp;
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use serde_json::{Value, json};
 
 use super::super::{AdminContext, Failure};
@@ -149,9 +149,14 @@ fn until(body: &Body, now: Timestamp) -> Result<Timestamp, Failure> {
         }
     };
     match until > now && until <= longest {
-        true => Ok(until),
+        // People read it, and nobody means a fraction of a second.
+        true => Ok(until.round(whole_seconds()).unwrap_or(until)),
         false => Err(invalid("`until` must lie in the next 30 days")),
     }
+}
+
+fn whole_seconds() -> TimestampRound {
+    TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Ceil)
 }
 
 fn view(endpoint: &Name, deployment: &Name, hold: &Override, now: Timestamp) -> Value {

@@ -172,7 +172,10 @@ fn who_could_not_wait_has_asked_all_the_same() {
     for (rule, expected) in [(rule(), 2), (strict(), 1)] {
         let rule = UtilizationScale { min: 0, ..rule };
         let refused = Signals { arrivals: 1, rejected: 1, queue_wait: 0.0, ..seen(1.0, 0, 0, 0) };
-        assert_eq!(once(&rule, &refused).desired, expected);
+        let decision = once(&rule, &refused);
+        assert_eq!(decision.desired, expected);
+        let reason = decision.reason.to_string();
+        assert!(reason.contains("turned away") && reason.contains("no replica"), "{reason}");
         assert_eq!(once(&rule, &Signals { arrivals: 0, rejected: 0, ..refused }).desired, 0);
     }
 }

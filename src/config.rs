@@ -143,9 +143,11 @@ pub fn replayed(
             continue;
         }
         let mut place = &mut block;
-        for key in path.split('.') {
+        for (depth, key) in path.split('.').enumerate() {
             let serde_json::Value::Object(map) = place else {
-                return Err(unusable(format!("`{path}` leads through something that is no block")));
+                let before: Vec<_> = path.split('.').take(depth).collect();
+                let before = before.join(".");
+                return Err(unusable(format!("`{before}` is a value, so that there is no `{path}`")));
             };
             place = map.entry(key).or_insert_with(|| serde_json::json!({}));
         }

@@ -392,6 +392,6 @@ fn decide_answers_line_by_line_and_ends_with_its_reader() {
     std::fs::write(&file, format!("{first}\n{}\n{{\"t\":2}}\n", tick(1))).unwrap();
     let bad = scoregate(&["decide"]).stdin(std::fs::File::open(&file).unwrap()).output().unwrap();
     assert_eq!(bad.status.code(), Some(2));
-    assert_eq!(text(&bad.stderr), "scoregate: line 3: missing field `dt` (column 7)\n");
+    assert_eq!(text(&bad.stderr), "scoregate: line 3: `dt` is missing\n");
     assert_eq!(text(&bad.stdout).lines().count(), 1);
 }

@@ -454,6 +454,99 @@ fn rules_between_values() {
     assert!(quiet[0].message.contains("neither `traffic` nor `default`"), "{quiet:?}");
 }
 
+/// The only warning of a file, or nothing.
+fn warning(text: &str) -> Option<String> {
+    let loaded = parse(text).map_err(|report| report.to_string()).unwrap();
+    assert!(loaded.warnings.len() < 2, "{text}\n{:?}", loaded.warnings);
+    loaded.warnings.first().map(|warning| warning.to_string())
+}
+
+#[test]
+fn callers_that_nobody_is_are_told() {
+    let endpoint = |rest: &str| {
+        format!("endpoints: [{{name: demo, {rest}, deployments: [{{name: blue, replicas: [http://a]}}]}}]")
+    };
+    let keys = "keys: {primary: env:ONE}, clients: [{name: batch, key: env:TWO}, {name: web, key: env:SIX, class: critical}]";
+    let jwt = "jwt: {audiences: [a], jwks_url: 'https://a/keys'}";
+    let of = |rest: &str, caller: &str| {
+        warning(&endpoint(&format!("{rest}, classes: {{callers: {{{caller}: sheddable}}}}")))
+    };
+    for (rest, caller, says) in [
+        ("auth_mode: none", "primary", "does not ask its callers who they are"),
+        (keys, "secondary", "no caller of endpoint `demo` is called so"),
+        (
+            keys,
+            "Primary",
+            "did you mean `primary`? keys and clients are called `primary`, `batch`, `web` here",
+        ),
+        (keys, "job-7", "`callers` names `job-7`"),
+        (keys, "web", "the client `web`, whose own `class` goes first"),
+        (&*format!("auth_mode: key_or_jwt, {keys}, {jwt}"), "secondary", "`callers` names `secondary`"),
+        (&*format!("auth_mode: jwt, {jwt}"), "primary", "known by the `sub` of their tokens"),
+    ] {
+        let found = of(rest, caller).unwrap_or_else(|| panic!("{rest} {caller}"));
+        assert!(found.contains(says), "{found}");
+    }
+    for (rest, caller) in [
+        (keys, "primary"),
+        (keys, "batch"),
+        ("keys: {primary: env:ONE, secondary: env:TWO}", "secondary"),
+        (&*format!("auth_mode: key_or_jwt, {keys}, {jwt}"), "job-7"),
+        (&*format!("auth_mode: jwt, {jwt}"), "job-7"),
+    ] {
+        assert_eq!(of(rest, caller), None, "{rest} {caller}");
+    }
+    assert_eq!(warning(&endpoint("auth_mode: none, classes: {callers: {}}")), None);
+    // The word is no secret, although the name before it is that of one.
+    let urgent = messages(&endpoint(&format!("{keys}, classes: {{callers: {{primary: urgent}}}}")));
+    let says = "`primary` must be one of `critical`, `default`, `sheddable`, not `urgent`";
+    assert!(urgent.len() == 1 && urgent[0].ends_with(says), "{urgent:?}");
+}
+
+#[test]
+fn settings_without_effect_are_told_where_they_stand() {
+    let of = |scale: &str, request: &str| {
+        warning(&format!(
+            "endpoints: [{{name: demo, auth_mode: none, deployments: [{{name: blue, process: {{command: [m]}}, \
+             scale_settings: {{{scale}}}, request_settings: {{{request}}}}}]}}]"
+        ))
+    };
+    let slots = |slots: &str| format!("max_concurrent_requests_per_instance: {slots}");
+    for (scale, request, says) in [
+        (
+            "policy: adaptive, target_utilization_percentage: 60",
+            "",
+            "`target_utilization_percentage` has no effect with `policy: adaptive`",
+        ),
+        ("warm_up_time: 5", "", "`warm_up_time` has no effect with one slot for each replica"),
+        ("warm_up_time: 5", &*slots("0"), "`warm_up_time` has no effect with no limit of slots"),
+        ("", &*format!("fair_share: true, {}", slots("0")), "`fair_share` has no effect"),
+        ("", &*format!("queue_order: newest_first, {}", slots("0")), "`queue_order` has no effect"),
+    ] {
+        let found = of(scale, request).unwrap_or_else(|| panic!("{scale} {request}"));
+        assert!(found.contains(says), "{found}");
+    }
+    for (scale, request) in [
+        ("target_utilization_percentage: 60", ""),
+        ("warm_up_time: 0", ""),
+        ("warm_up_time: 5", &*slots("2")),
+        ("warm_up_time: 5", &*slots("Auto")),
+        ("", "fair_share: true, queue_order: newest_first"),
+        ("", &*format!("fair_share: false, queue_order: fifo, {}", slots("0"))),
+    ] {
+        assert_eq!(of(scale, request), None, "{scale} {request}");
+    }
+    // What is printed with all defaults says nothing that would be told of.
+    let text = "endpoints: [{name: demo, auth_mode: none, deployments: [{name: blue, process: {command: [m]}, \
+        scale_settings: {policy: adaptive}}]}]";
+    assert_eq!(warning(&config::effective(&parse(text).unwrap().settings)), None);
+    let wrong = messages(&text.replace(
+        "scale_settings: {policy: adaptive}",
+        "request_settings: {max_concurrent_requests_per_instance: atuo}",
+    ));
+    assert!(wrong[0].ends_with("a whole number from 0 to 1000000, or `auto`, not `atuo`"), "{wrong:?}");
+}
+
 #[test]
 fn profiles_have_their_defaults() {
     let of = |profile: &str| {

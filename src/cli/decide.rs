@@ -2,6 +2,7 @@
 //! runs. The first line is the configuration, each line after it an evaluation; one line answers each evaluation.
 //! Exit code 0: the input has ended, or nobody reads the answers; 1: the output cannot be written; 2: a bad line.
 
+mod fields;
 mod line;
 mod overrides;
 
@@ -100,7 +101,7 @@ fn serve(args: &DecideArgs, input: &mut impl BufRead, output: &mut impl Write) -
         }
         let Some(session) = &mut session else {
             let config = line::config(&text).map_err(at)?;
-            session = Some(Session::new(args, &overrides, config));
+            session = Some(Session::new(args, &overrides, config).map_err(at)?);
             continue;
         };
         let decision = session.answer(&text).map_err(at)?;
@@ -132,30 +133,30 @@ struct Session {
 }
 
 impl Session {
-    fn new(args: &DecideArgs, overrides: &Overrides, config: Config) -> Self {
+    fn new(args: &DecideArgs, overrides: &Overrides, config: Config) -> Result<Self, String> {
+        let (min, max) = overrides.bounds(config.min, config.max)?;
         let rule = UtilizationScale {
             policy: overrides.policy,
-            min: overrides.min.unwrap_or(config.min),
-            max: overrides.max.unwrap_or(config.max),
+            min,
+            max,
             interval: Duration::from_secs_f64(config.tick),
             target_percent: overrides.target_percent.unwrap_or_else(|| config.target_percent()),
             down_after: args.down_after,
             count_queue: args.count_queue,
         };
-        Self {
+        Ok(Self {
             settings: ScaleSettings::Utilization(rule),
             overrides: *overrides,
             queue_wait: overrides.queue_wait.unwrap_or(config.queue_wait),
             history: History::default(),
             last: None,
-        }
+        })
     }
 
     fn answer(&mut self, text: &[u8]) -> Result<Decision, String> {
         let mut seen = line::tick(text, self.last)?;
         self.last = Some(seen.t);
-        seen.min = self.overrides.min.unwrap_or(seen.min);
-        seen.max = self.overrides.max.unwrap_or(seen.max);
+        (seen.min, seen.max) = self.overrides.bounds(seen.min, seen.max)?;
         seen.queue_wait = self.queue_wait;
         Ok(scale::decide(&self.settings, &mut self.history, &seen))
     }

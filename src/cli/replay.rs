@@ -166,9 +166,13 @@ fn settings(
     })
 }
 
-/// What is wrong, without places in a text that the user has not written.
+/// What is wrong and what to do, without places in a text that the user has not written.
 fn said(report: &config::Report) -> String {
-    report.errors().map(|found| found.message.clone()).collect::<Vec<_>>().join("\n")
+    let found = report.errors().map(|found| match &found.help {
+        Some(help) => format!("{}; {help}", found.message),
+        None => found.message.clone(),
+    });
+    found.collect::<Vec<_>>().join("\n")
 }
 
 fn bare(value: &Value) -> String {
@@ -205,10 +209,12 @@ mod tests {
     fn a_setting_that_cannot_be_names_its_key() {
         let block = serde_json::json!({ "scale_settings": { "type": "target_utilization" } });
         for (path, value, expected) in [
-            ("scale_settings.polcy", Value::from("adaptive"), "polcy"),
+            ("scale_settings.polcy", Value::from("adaptive"), "did you mean `policy`?"),
             ("scale_settings.target_utilization_percentage", Value::from(170), "170"),
             ("request_settings.max_queue_wait_ms", Value::from("soon"), "soon"),
-            ("scale_settings.policy.deep", Value::from(1), "policy"),
+            ("scale_settings.policy.deep", Value::from(1), "`policy` must be one of"),
+            ("scale_settings.type.deep", Value::from(1), "`scale_settings.type` is a value"),
+            ("scale_settings", Value::from(1), "`scale_settings` must be a mapping, not `1`"),
         ] {
             let changes = [(path.to_owned(), value)];
             let error = settings(("demo", "blue"), &block, &changes).unwrap_err().to_string();

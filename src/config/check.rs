@@ -7,6 +7,7 @@ mod auth;
 mod capacity;
 mod clients;
 mod deployment;
+mod effect;
 mod endpoint;
 
 use std::collections::HashMap;

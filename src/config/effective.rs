@@ -285,7 +285,11 @@ fn scale(settings: &DeploymentSettings) -> file::ScaleSettings {
             min_instances: int(scale.min.into()),
             max_instances: int(scale.max.into()),
             polling_interval: seconds(scale.interval),
-            target_utilization_percentage: int(scale.target_percent.into()),
+            // It has no effect there, and is told of where it stands.
+            target_utilization_percentage: match (scale.policy, scale.target_percent) {
+                (ScalePolicy::Adaptive { .. }, 70) => Field::Absent,
+                (_, percent) => int(percent.into()),
+            },
             idle_time: if scale.min == 0 { seconds(capacity.idle_time) } else { Field::Absent },
             warm_up_time,
             schedules: list(capacity.schedules.iter().map(schedule)),

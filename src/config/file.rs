@@ -204,7 +204,8 @@ section! {
 /// Classes of requests. `critical` goes first, `sheddable` is turned away first; where several classes wait, `default` has at
 /// least a fifth of the hand-overs and `sheddable` a twentieth.
 Classes {
-    /// Name of a caller → class. A name is that of a key (`primary`, `secondary`) or a token's `sub`. Default: `default`.
+    /// Name of a caller → class. A name is that of a key (`primary`, `secondary`), of a client that has no `class` of its own,
+    /// or a token's `sub`. Others are `default`.
     #[schemars(extend("default" = {}))]
     callers: Entries<Class>,
     /// Class of requests for the description of the interface. Default: the caller's.
@@ -281,7 +282,8 @@ Client {
     key: SecretRef,
     /// A second key, so that one can be changed while the other one is in use.
     secondary_key: SecretRef,
-    /// How much its requests matter where not all can be served.
+    /// How much its requests matter where not all can be served. Goes before what `classes.callers` says of it. Default: that,
+    /// or `default`.
     class: Class,
     /// Its limits, in place of `default_limits`. `{}` is no limits.
     limits: Limits,

@@ -114,7 +114,8 @@ impl<'de> Deserialize<'de> for Concurrency {
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Concurrency, E> {
-                if text == "auto" {
+                // As all words.
+                if text.eq_ignore_ascii_case("auto") {
                     return Ok(Concurrency::Auto);
                 }
                 let most = text.parse().ok().filter(|most| *most <= Concurrency::MOST);

@@ -44,34 +44,20 @@ struct Entry {
     hold: Override,
 }
 
+impl Entry {
+    /// Whose it is, if it is one that somebody can have set.
+    fn key(&self) -> Option<(Name, Name)> {
+        let key = (Name::parse(&self.endpoint).ok()?, Name::parse(&self.deployment).ok()?);
+        self.hold.is_possible().then_some(key)
+    }
+}
+
 impl Overrides {
-    /// With what is kept in a state directory. A file that cannot be understood is told and begun anew: it holds nothing that
-    /// a router could not start without.
+    /// With what is kept in a state directory. A file that cannot be understood is told, set aside and begun anew: it holds
+    /// nothing that a router could not start without.
     pub fn open(folder: &Path) -> Self {
         let file = folder.join(FILE);
-        let entries = match fs::read_to_string(&file) {
-            Ok(text) => serde_json::from_str::<Vec<Entry>>(&text).unwrap_or_else(|error| {
-                tracing::warn!("overrides are forgotten, {} is broken: {error}", file.display());
-                Vec::new()
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => {
-                tracing::warn!("overrides are forgotten, {} cannot be read: {error}", file.display());
-                Vec::new()
-            }
-        };
-        let named = entries.into_iter().filter_map(|Entry { endpoint, deployment, hold }| {
-            if !hold.is_possible() {
-                let file = file.display();
-                tracing::warn!(
-                    "an override of {endpoint}/{deployment} is forgotten: {file} has impossible numbers"
-                );
-                return None;
-            }
-            let key = (Name::parse(&endpoint).ok()?, Name::parse(&deployment).ok()?);
-            Some((key, watch::channel(Some(hold)).0))
-        });
-        let holds = Mutex::new(named.collect());
+        let holds = Mutex::new(read(&file));
         Self(Arc::new(Inner { holds, file: Some(file), writing: Mutex::default() }))
     }
 
@@ -89,23 +75,33 @@ impl Overrides {
         hold.filter(|hold| hold.holds(now))
     }
 
-    /// Other bounds for a deployment, or `None` to lift them. First written down, then in force; a disk may take its time.
+    /// Other bounds for a deployment, or `None` to lift them; what was set before, which may be over. First written down,
+    /// then in force; a disk may take its time.
     ///
     /// # Errors
     /// It cannot be written down; then nothing has changed.
-    pub fn set(&self, endpoint: &Name, deployment: &Name, hold: Option<Override>) -> io::Result<()> {
+    pub fn set(
+        &self,
+        endpoint: &Name,
+        deployment: &Name,
+        hold: Option<Override>,
+    ) -> io::Result<Option<Override>> {
         let key = (endpoint.clone(), deployment.clone());
         let _turn = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.write(Some((&key, hold)))?;
-        self.holds().entry(key).or_insert_with(|| watch::channel(None).0).send_replace(hold);
-        Ok(())
+        Ok(self.holds().entry(key).or_insert_with(|| watch::channel(None).0).send_replace(hold))
     }
 
     /// The same on a thread that may wait for a disk.
     ///
     /// # Errors
     /// It cannot be written down; then nothing has changed.
-    pub async fn keep(&self, endpoint: &Name, deployment: &Name, hold: Option<Override>) -> io::Result<()> {
+    pub async fn keep(
+        &self,
+        endpoint: &Name,
+        deployment: &Name,
+        hold: Option<Override>,
+    ) -> io::Result<Option<Override>> {
         let (this, endpoint, deployment) = (self.clone(), endpoint.clone(), deployment.clone());
         let set = tokio::task::spawn_blocking(move || this.set(&endpoint, &deployment, hold));
         set.await.map_err(io::Error::other)?
@@ -161,6 +157,40 @@ fn entries(holds: &Holds, changed: Option<(&(Name, Name), Option<Override>)>) ->
         hold,
     };
     all.map(entry).collect()
+}
+
+/// What the file says. Whatever of it is forgotten is told, and is still in a file beside it.
+fn read(file: &Path) -> Holds {
+    let read = fs::read(file).and_then(|text| Ok(serde_json::from_slice::<Vec<Entry>>(&text)?));
+    let entries = match read {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Holds::new(),
+        Err(error) => {
+            let place = file.display();
+            let aside = set_aside(file);
+            tracing::warn!("overrides are forgotten, {place} cannot be understood: {error}; {aside}");
+            return Holds::new();
+        }
+    };
+    let (good, bad): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.key().is_some());
+    let aside = if bad.is_empty() { String::new() } else { set_aside(file) };
+    for Entry { endpoint, deployment, .. } in bad {
+        tracing::warn!(
+            "an override of {endpoint:?}/{deployment:?} is forgotten: it has impossible numbers or names; {aside}"
+        );
+    }
+    good.into_iter().filter_map(|entry| Some((entry.key()?, watch::channel(Some(entry.hold)).0))).collect()
+}
+
+/// Keeps a copy of the file, which the next change would overwrite, and says where.
+fn set_aside(file: &Path) -> String {
+    let aside = file.with_extension("json.bad");
+    match fs::copy(file, &aside) {
+        Ok(_) => format!("a copy is kept as {}", aside.display()),
+        // What cannot be read may still be moved.
+        Err(_) if fs::rename(file, &aside).is_ok() => format!("it is moved to {}", aside.display()),
+        Err(error) => format!("no copy can be kept of it: {error}"),
+    }
 }
 
 /// After a crash the file has the old content or the new one.
@@ -220,6 +250,8 @@ mod tests {
         let overrides = Overrides::open(folder.path());
         let held = |deployment| overrides.get(&name("demo"), &name(deployment), Timestamp::now()).is_some();
         assert_eq!(["blue", "green", "black", "white"].map(held), [false, false, false, true]);
+        let aside = fs::read_to_string(folder.path().join("overrides.json.bad")).unwrap();
+        assert!(aside.contains("99999"), "what is forgotten can be looked up");
     }
 
     #[tokio::test]
@@ -265,9 +297,27 @@ mod tests {
         let overrides = Overrides::open(&folder.path().join("missing"));
         assert!(overrides.set(&demo, &blue, Some(three(2))).is_err());
         assert_eq!(overrides.get(&demo, &blue, Timestamp::now()), None);
-        fs::write(folder.path().join(FILE), "[{").unwrap();
-        let overrides = Overrides::open(folder.path());
-        overrides.set(&demo, &blue, Some(three(2))).unwrap();
-        assert!(Overrides::open(folder.path()).get(&demo, &blue, Timestamp::now()).is_some());
+        let aside = folder.path().join("overrides.json.bad");
+        for broken in [&b"[{"[..], b"\xff"] {
+            fs::write(folder.path().join(FILE), broken).unwrap();
+            let overrides = Overrides::open(folder.path());
+            overrides.set(&demo, &blue, Some(three(2))).unwrap();
+            assert!(Overrides::open(folder.path()).get(&demo, &blue, Timestamp::now()).is_some());
+            assert_eq!(fs::read(&aside).unwrap(), broken, "what was there is not lost");
+        }
+        // Not even a folder of that name keeps anybody from starting.
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join(FILE)).unwrap();
+        Overrides::open(folder.path()).set(&demo, &blue, Some(three(2))).unwrap();
+    }
+
+    #[test]
+    fn who_sets_a_number_learns_what_it_replaces() {
+        let (demo, blue) = (name("demo"), name("blue"));
+        let overrides = Overrides::default();
+        let (first, second) = (three(2), three(3));
+        assert_eq!(overrides.set(&demo, &blue, Some(first)).unwrap(), None);
+        assert_eq!(overrides.set(&demo, &blue, Some(second)).unwrap(), Some(first));
+        assert_eq!(overrides.set(&demo, &blue, None).unwrap(), Some(second));
     }
 }

@@ -34,12 +34,20 @@ pub struct Override {
 /// Most replicas that an operator can ask for, as in the configuration.
 pub const MOST: u32 = 1000;
 
+/// Longest time for which an operator can ask: 30 days. For longer there is the configuration.
+pub const LONGEST: Duration = Duration::from_secs(30 * 86_400);
+
 impl Override {
     /// Whether its numbers are ones that can be asked for: from 1 to [`MOST`], and the fewest not more than the most.
     pub fn is_possible(&self) -> bool {
         let fits = |number: Option<u32>| number.is_none_or(|number| (1..=MOST).contains(&number));
         let in_order = self.min.zip(self.max).is_none_or(|(min, max)| min <= max);
         fits(self.min) && fits(self.max) && in_order
+    }
+
+    /// The greatest of its numbers.
+    pub fn most(&self) -> Option<u32> {
+        self.min.max(self.max)
     }
 
     /// Whether it still holds.
@@ -101,6 +109,11 @@ impl Bounds {
             _ => By::Configuration,
         };
         Self { min, max, by }
+    }
+
+    /// The same with room for so many replicas only: an operator's word may be older than the settings.
+    pub fn at_most(self, places: u32) -> Self {
+        Self { min: self.min.min(places), max: self.max.min(places), by: self.by }
     }
 
     /// A number brought between the bounds.
@@ -187,6 +200,9 @@ impl fmt::Display for Why {
                     write!(f, "held at {min} by an operator {until}")?;
                 } else {
                     write!(f, "held between {min} and {max} by an operator {until}")?;
+                }
+                if let Some(asked) = hold.most().filter(|asked| asked > max) {
+                    write!(f, ", who asked for {asked}, but `process.ports` has {max} only")?;
                 }
                 rule.as_ref().map_or(Ok(()), |rule| write!(f, ": {rule}"))
             }

@@ -507,6 +507,14 @@ pub enum ProviderSettings {
 }
 
 impl ProviderSettings {
+    /// Most replicas that there can be at a time: servers in the list, or ports for processes.
+    pub fn places(&self) -> u32 {
+        match self {
+            Self::Fixed(fixed) => u32::try_from(fixed.replicas.len()).unwrap_or(u32::MAX),
+            Self::Process(process) => u32::from(process.ports.1.saturating_sub(process.ports.0)) + 1,
+        }
+    }
+
     /// Whether replicas of the other settings must be replaced. Servers of a list are what they are; processes run what
     /// they were started with, on whatever port and with whatever patience.
     pub fn replaces(&self, other: &Self) -> bool {

@@ -33,6 +33,10 @@ async fn an_operator_sets_a_number_for_a_while_that_outlives_a_restart() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
     assert!(said.starts_with("shop/blue: 3 replicas until ") && said.contains("(in 2 h)"), "{said}");
+    let output = command(&router, &["--replicas", "3", "--for", "3h"]).await;
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("(in 3 h); this replaces 3 replicas until "), "{said}");
+    assert!(!said.contains('.'), "no fraction of a second: {said}");
     ready(&router, 3).await;
     let reason =
         router.get("/state").await["endpoints"][0]["deployments"][0]["last_decision"]["reason"].clone();

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::fields;
 use crate::core::scale::Signals;
 
 /// The first line. What else is in it is not needed here.
@@ -41,20 +42,17 @@ impl Config {
 
 /// Reads the first line.
 pub(super) fn config(text: &[u8]) -> Result<Config, String> {
-    let config: Config = parse(text).map_err(|why| format!("{why}; the first line is the configuration"))?;
+    let config: Config = serde_json::from_slice(text).map_err(|_| fields::config(text))?;
     // A day, for both: nobody means more.
     within("tick", config.tick, 0.001, 86_400.0)?;
     within("queue_wait", config.queue_wait, 0.0, 86_400.0)?;
     within("target_utilization", config.target_utilization, 0.01, 1.0)?;
-    if config.min > config.max {
-        return Err(format!("`min` is {}, but `max` is {}", config.min, config.max));
-    }
     Ok(config)
 }
 
 /// Reads an evaluation; `last` is the time of the one before.
 pub(super) fn tick(text: &[u8], last: Option<f64>) -> Result<Signals, String> {
-    let seen: Signals = parse(text)?;
+    let seen: Signals = serde_json::from_slice(text).map_err(|_| fields::tick(text))?;
     if seen.dt <= 0.0 {
         return Err(format!("`dt` is {}; it must be more than 0", seen.dt));
     }
@@ -71,15 +69,6 @@ pub(super) fn tick(text: &[u8], last: Option<f64>) -> Result<Signals, String> {
         Some((name, sum)) => Err(format!("`{name}` is {sum}; it must not be less than 0")),
         None => Ok(seen),
     }
-}
-
-fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, String> {
-    serde_json::from_slice(text).map_err(|error| {
-        let message = error.to_string();
-        // It counts the lines of what it was given, which is one.
-        let why = message.rsplit_once(" at line ").map_or(message.as_str(), |(why, _)| why);
-        format!("{why} (column {})", error.column())
-    })
 }
 
 fn within(name: &str, number: f64, least: f64, most: f64) -> Result<(), String> {

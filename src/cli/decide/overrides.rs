@@ -69,7 +69,9 @@ impl Overrides {
         let is_set = |key: &str| set.iter().any(|one| one.key == key);
         if !is_set("max_instances") {
             // Its default is too few for most of what `min_instances` may be.
-            let most = scale.get("min_instances").cloned().unwrap_or_else(|| 1.into());
+            let least =
+                scale.get("min_instances").filter(|least| least.as_u64().is_some_and(|least| least > 0));
+            let most = least.cloned().unwrap_or_else(|| 1.into());
             scale.insert("max_instances".to_owned(), most);
         }
         let deployment = json!({ "name": "simulated", "process": { "command": ["none"] },
@@ -91,5 +93,19 @@ impl Overrides {
             max: is_set("max_instances").then_some(rule.max),
             queue_wait: is_set("max_queue_wait_ms").then_some(wait),
         })
+    }
+
+    /// The bounds of a line, where nothing else was set.
+    ///
+    /// # Errors
+    /// They contradict each other.
+    pub(super) fn bounds(&self, min: u32, max: u32) -> Result<(u32, u32), String> {
+        let (least, most) = (self.min.unwrap_or(min), self.max.unwrap_or(max));
+        if least <= most {
+            return Ok((least, most));
+        }
+        let by = |set: Option<u32>| if set.is_some() { " (by --set)" } else { "" };
+        let (by_min, by_max) = (by(self.min), by(self.max));
+        Err(format!("`min` is {least}{by_min}, but `max` is {most}{by_max}; `min` must not be greater"))
     }
 }

@@ -68,14 +68,46 @@ fn each_policy_sees_what_is_its_own() {
 fn a_bad_line_is_named_by_its_number() {
     let good = || tick(1, 4, 2, 3, 2);
     let cases = [
-        (vec![good()], "line 1: unknown variant `tick`, expected `config`"),
-        (vec!["[1]".to_owned()], "line 1: "),
+        (vec![good()], "line 1: the first line must be the configuration"),
+        (vec!["[1]".to_owned()], "line 1: it must be a JSON object"),
+        (vec![CONFIG.replace("\"tick\":1,", "")], "line 1: `tick` is missing"),
+        (vec![CONFIG.replace("\"tick\":1,", "\"tick\":0,")], "line 1: `tick` is 0; it must be from 0.001"),
         (vec![CONFIG.replace("\"min\":1", "\"min\":60")], "line 1: `min` is 60, but `max` is 50"),
-        (vec![CONFIG.to_owned(), "nonsense".to_owned()], "line 2: expected ident (column 2)"),
+        (
+            vec![CONFIG.to_owned(), "nonsense".to_owned()],
+            "line 2: it is not JSON; what cannot be read is at column 2",
+        ),
         (vec![CONFIG.to_owned(), good(), String::new(), good()], "line 4: `t` is 1, and was 1"),
-        (vec![CONFIG.to_owned(), good().replace("\"arrivals\":3,", "")], "line 2: missing field `arrivals`"),
+        (vec![CONFIG.to_owned(), good().replace("\"arrivals\":3,", "")], "line 2: `arrivals` is missing"),
         (vec![CONFIG.to_owned(), good().replace("\"dt\":1.000", "\"dt\":0")], "line 2: `dt` is 0"),
-        (vec![CONFIG.to_owned(), good().replace("\"queue\":3", "\"queue\":-3")], "line 2: invalid value"),
+        (
+            vec![CONFIG.to_owned(), good().replace("\"queue\":3", "\"queue\":-3")],
+            "line 2: `queue` is -3; it must be a whole number",
+        ),
+        (
+            vec![CONFIG.to_owned(), good().replace("\"queue\":3", "\"queue\":\"three\"")],
+            "line 2: `queue` is the text \"three\"; it",
+        ),
+        (
+            vec![CONFIG.to_owned(), good().replace("\"arrivals\"", "\"arivals\"")],
+            "line 2: `arrivals` is missing; is `arivals` meant",
+        ),
+        (
+            vec![CONFIG.to_owned(), good().replace("\"tick\"", "\"tock\"").replace("\"dt\"", "\"td\"")],
+            "line 2: `type` must be `tick` here",
+        ),
+        (
+            vec![CONFIG.to_owned(), good().replace("\"c\":1,", "\"c\":1,\"c\":1,")],
+            "line 2: a name is given twice",
+        ),
+        (
+            vec![CONFIG.to_owned(), CONFIG.to_owned()],
+            "line 2: this is a second configuration, and a run has one",
+        ),
+        (
+            vec![CONFIG.to_owned(), good().replace("\"min\":1", "\"min\":51")],
+            "line 2: `min` is 51, but `max` is 50",
+        ),
         (vec![CONFIG.to_owned(), good().replace("0.5,", "-0.5,")], "line 2: `service_sum` is -0.5"),
         (vec![CONFIG.to_owned(), " ".repeat(2 << 20)], "line 2: longer than"),
     ];
@@ -87,11 +119,26 @@ fn a_bad_line_is_named_by_its_number() {
 }
 
 #[test]
+fn bounds_that_contradict_each_other_say_whose_they_are() {
+    let (_, done) = run(&["--set", "min_instances=60"], &[CONFIG.to_owned()]);
+    let says = "line 1: `min` is 60 (by --set), but `max` is 50; `min` must not be greater";
+    assert_eq!(done.expect_err("60 of 50"), says);
+    let more = tick(1, 4, 2, 3, 2).replace("\"min\":1", "\"min\":20");
+    let (_, done) = run(&["--set", "max_instances=9"], &[CONFIG.to_owned(), more]);
+    let says = "line 2: `min` is 20, but `max` is 9 (by --set); `min` must not be greater";
+    assert_eq!(done.expect_err("20 of 9"), says);
+}
+
+#[test]
 fn a_bad_value_is_told_before_the_first_line() {
     let (_, done) = run(&["--set", "reject_budget_percentage=0.1"], &[]);
     assert!(done.expect_err("azureml").contains("only for the policy `adaptive`"));
     let (_, done) = run(&["--set", "target_utilization_percentage=seventy"], &[]);
     assert!(done.expect_err("text").contains("a whole number from 1 to 100"));
+    let (_, done) = run(&["--set", "min_instances=few"], &[]);
+    let says = "--set: `min_instances` must be a whole number from 0 to 1000, not `few`";
+    assert_eq!(done.expect_err("text"), says, "and nothing of a key that was not set");
+    assert_eq!(run(&["--set", "min_instances=0"], &[]).1, Ok(()));
     let wrong =
         Cli::try_parse_from(["decide", "--set", "instance_count=3"]).map(|_| ()).expect_err("no such key");
     assert!(wrong.to_string().contains("`instance_count` has no effect here"));

@@ -30,7 +30,7 @@ const KNOWN: [&str; 16] = [
 /// # Errors
 /// It would change nothing.
 pub(super) fn check(path: &str, value: &Value) -> anyhow::Result<()> {
-    if path == SLOTS && value == "auto" {
+    if path == SLOTS && value.as_str().is_some_and(|word| word.eq_ignore_ascii_case("auto")) {
         bail!(
             "`{path}` cannot be `auto` in a replay: no limit is found there, because times do not depend on the load"
         );
@@ -64,6 +64,7 @@ mod tests {
             ("passive_health", json!(false)),
             ("liveness_probe.period", json!(5)),
             (SLOTS, json!("auto")),
+            (SLOTS, json!("Auto")),
         ] {
             let error = check(path, &value).unwrap_err().to_string();
             assert!(error.contains(path) && error.contains("replay"), "{error}");

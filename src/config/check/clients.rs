@@ -14,7 +14,7 @@ use crate::core::settings::{AuthMode, AuthSettings, ClientSettings, Key, Name};
 /// Most clients of one endpoint: every key is compared with each credential that is new on its connection.
 const MAX_CLIENTS: usize = 1_000;
 /// What the keys of `keys` are called where clients are called by name.
-const KEY_NAMES: [&str; 2] = ["primary", "secondary"];
+pub(super) const KEY_NAMES: [&str; 2] = ["primary", "secondary"];
 
 impl From<file::Class> for Class {
     fn from(class: file::Class) -> Self {

@@ -31,6 +31,7 @@ impl Check<'_> {
         let scale = self.scale(deployment, profile);
         let provider = self.provider(deployment, &scale, *place);
         let capacity = self.capacity(deployment, &scale, provider.as_ref());
+        self.without_effect(deployment, &scale);
         let slow = profile == Profile::AksV1;
         let kind = match deployment.r#type.value() {
             Some(file::DeploymentType::Control) => DeploymentKind::Control,

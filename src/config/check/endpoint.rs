@@ -50,6 +50,7 @@ impl Check<'_> {
             name.as_ref().map_or_else(|| "this endpoint".to_owned(), |name| format!("endpoint `{name}`"));
         let auth = self.auth(endpoint, &label, *place);
         let default_limits = self.default_limits(endpoint, &auth, &label);
+        self.callers(endpoint, auth.mode, &label);
         let cors = endpoint.cors.given().map(|cors| self.cors(cors));
         let scoring_route = self.scoring_route(&endpoint.scoring_route);
         let deployments = self.deployments(endpoint, name.as_ref(), &label, *place, profile, limit);

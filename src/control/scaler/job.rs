@@ -100,6 +100,7 @@ impl<H: Hands> Job<H> {
             self.probes.recheck(id);
         }
         let is_held = matches!(event, Event::Hold);
+        let is_called = matches!(event, Event::Gate);
         match event {
             Event::Gate => self.at_once(),
             Event::Alarm | Event::Hold => {}
@@ -130,7 +131,7 @@ impl<H: Hands> Job<H> {
             Event::Tick => self.evaluate(),
         }
         self.review();
-        if self.is_fixed() || self.is_cold() || is_held || self.number.is_due(self.wall()) {
+        if self.is_fixed() || self.is_cold(is_called) || is_held || self.number.is_due(self.wall()) {
             self.evaluate();
         }
         if self.number.asks_again(now()) {
@@ -151,9 +152,9 @@ impl<H: Hands> Job<H> {
         matches!(self.settings.provider, ProviderSettings::Fixed(_))
     }
 
-    /// Somebody waits and nothing was asked for: the next evaluation may be far away.
-    fn is_cold(&self) -> bool {
-        self.number.desired() == 0 && self.parts.gate.load().queued > 0
+    /// Nothing was asked for, and somebody waits or may have been turned away at once: the next evaluation may be far away.
+    fn is_cold(&self, is_called: bool) -> bool {
+        self.number.desired() == 0 && (is_called || self.parts.gate.load().queued > 0)
     }
 
     fn see(&mut self) {

@@ -311,7 +311,7 @@ impl Number {
             self.agenda = Some(Agenda { from: wall, window, next });
         }
         let window = self.agenda.as_ref().and_then(|agenda| agenda.window.clone());
-        Bounds::now(&settings.scale, window, hold, wall)
+        Bounds::now(&settings.scale, window, hold, wall).at_most(settings.provider.places())
     }
 
     /// Fewest replicas now: where there may be none, the last one stays for a while, and while somebody waits for it.

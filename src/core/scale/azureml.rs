@@ -12,6 +12,8 @@
 //! otherwise                                : desired = total
 //! always                                   : min ≤ desired ≤ max
 //! ```
+//!
+//! Where nothing serves yet, one replica is enough for those who can wait for it and have a slot in it (`is_first`).
 
 use super::demand::Demand;
 use super::reason::Reason;
@@ -84,7 +86,11 @@ impl Sample {
         let load = demand.load(seen, f64::from(seen.inflight), waits, ghosts.unwrap_or(0.0));
         let target_percent = rule.target_percent.max(1);
         let target = f64::from(target_percent) / 100.0;
-        let for_load = whole(load / (target * seen.slots()));
+        let one = seen.slots();
+        let load = if is_first(demand, seen, one) { load.min(target * one) } else { load };
+        let for_load = whole(load / (target * one));
+        // Nobody can wait where the longest wait is zero: who was turned away there has asked all the same.
+        let asked = seen.queue > 0 || (seen.total() == 0 && seen.rejected > 0);
         Self {
             busy: seen.inflight,
             queued,
@@ -95,7 +101,7 @@ impl Sample {
             total: seen.total(),
             slots: u64::from(seen.total()) * u64::from(seen.c.max(1)),
             target_percent,
-            needed: for_load.max(u32::from(seen.queue > 0)),
+            needed: for_load.max(u32::from(asked)),
             min: seen.min,
             max: seen.max,
         }
@@ -103,7 +109,9 @@ impl Sample {
 
     /// More replicas, if more are needed than there are.
     pub(super) fn ask(self, waiting: u32) -> Option<(u32, Reason)> {
-        if self.total == 0 && waiting > 0 {
+        // Where those who were turned away count as load, `Over` says how many there were.
+        let uncounted = self.ghosts.is_none() && self.needed > 0;
+        if self.total == 0 && (waiting > 0 || uncounted) {
             return Some((self.needed, Reason::NobodyThere { waiting, sample: self }));
         }
         self.is_over().then(|| (self.total.max(self.needed), Reason::Over(self)))
@@ -121,4 +129,12 @@ impl Sample {
     fn within(&self, replicas: u32) -> u32 {
         replicas.max(self.min).min(self.max)
     }
+}
+
+/// Whether one replica is enough to begin with: those who wait can wait until something serves, and have a slot in one, or
+/// nobody knows what they take. A share of the slots that are busy says nothing before there are any.
+fn is_first(demand: &Demand, seen: &Signals, one: f64) -> bool {
+    let all = u64::from(seen.queue).saturating_add(seen.rejected);
+    let nothing_serves = seen.ready == 0 && seen.inflight == 0;
+    nothing_serves && seen.has_patient() && (all as f64 <= one || !demand.knows_service())
 }

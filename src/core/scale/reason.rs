@@ -65,9 +65,9 @@ pub enum Reason {
         /// How long, in seconds.
         window: f64,
     },
-    /// Somebody waits and no replica was asked for.
+    /// Somebody waits, or could not, and no replica was asked for.
     NobodyThere {
-        /// Requests in the queue.
+        /// Requests in the queue; 0 where somebody was turned away.
         waiting: u32,
         /// The load.
         sample: Sample,
@@ -124,8 +124,12 @@ impl fmt::Display for Reason {
                 write!(f, "{sample}: in the last {window} s {} enough at any time", was_or_were(*peak))
             }
             Self::NobodyThere { waiting, sample } => {
-                let verb = if *waiting == 1 { "waits" } else { "wait" };
-                write!(f, "{} {verb} and there is no replica: ", count(*waiting, "request"))?;
+                match *waiting {
+                    0 => f.write_str("somebody was turned away")?,
+                    1 => f.write_str("1 request waits")?,
+                    waiting => write!(f, "{waiting} requests wait")?,
+                }
+                f.write_str(" and there is no replica: ")?;
                 sample.write_needed(f)
             }
             Self::Over(sample) => {

@@ -68,7 +68,8 @@ impl Acquire {
                 let retry = state.pool.retry(ticket, why, &self.ask, now);
                 // Gone already for one that was turned away, but for a poll that came in between.
                 let waker = state.wakers.remove(&ticket);
-                drop(state);
+                // A refusal is demand, and may be all that there is.
+                self.gate.unlock(state);
                 drop(waker);
                 ControlFlow::Break(Err(Refusal { why, retry }))
             }

@@ -153,6 +153,15 @@ async fn without_a_replica_the_refusal_says_so() {
 }
 
 #[test]
+fn a_request_without_a_place_calls_control_as_one_that_waits_does() {
+    let gate = Gate::new(limits(1, Some(0)));
+    let mut asks = pin!(gate.acquire(now(), WAIT, Ask::default()));
+    let answer = asks.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(answer, Poll::Ready(Err(Refusal { why: Denial::QueueFull, .. }))), "{answer:?}");
+    assert!(called(&gate), "nobody else might come");
+}
+
+#[test]
 fn no_wait_is_refused_at_once_without_a_timer() {
     // No runtime here: a timer would panic.
     let gate = gate(1, 1);

@@ -1,20 +1,19 @@
 //! An operator's word on the number of replicas, for a while: seen, given, lifted. For deployments of the configuration
 //! file and for declared ones alike; what is declared does not change by it.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State as Shared;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use serde_json::{Value, json};
 
 use super::super::{AdminContext, Failure};
 use super::input::{Body, Target, invalid};
-use crate::core::bounds::{MOST, Override};
+use crate::core::bounds::{LONGEST, MOST, Override};
 use crate::core::settings::{DeploymentSettings, Name, ProviderSettings};
-
-/// Longest time for which an override is given, in seconds: 30 days. For longer there is the configuration.
-const LONGEST: u64 = 30 * 86_400;
 
 pub(super) async fn show(Shared(context): Shared<AdminContext>, target: Target) -> Result<Response, Failure> {
     let (endpoint, settings) = find(&context, &target)?;
@@ -24,7 +23,7 @@ pub(super) async fn show(Shared(context): Shared<AdminContext>, target: Target) 
         let message = format!("no override is in force for deployment {}", settings.name);
         Failure::new(StatusCode::NOT_FOUND, "override_not_found", message)
     })?;
-    Ok(view(&endpoint, &settings.name, &hold, now))
+    Ok(Json(view(&endpoint, &settings.name, &hold, now)).into_response())
 }
 
 pub(super) async fn set(
@@ -41,15 +40,19 @@ pub(super) async fn set(
                 "the number of replicas is that of the list `replicas`; nobody can start another one";
             return Err(Failure::new(StatusCode::CONFLICT, "not_scalable", message));
         }
-        ProviderSettings::Process(process) => {
-            let ports = u32::from(process.ports.1 - process.ports.0) + 1;
-            if hold.min.max(hold.max).is_some_and(|most| most > ports) {
+        ProviderSettings::Process(_) => {
+            let ports = settings.provider.places();
+            if hold.most().is_some_and(|most| most > ports) {
                 return Err(invalid(format!("`process.ports` has {ports} ports only, one for each replica")));
             }
         }
     }
-    keep(&context, &endpoint, &settings.name, Some(hold)).await?;
-    Ok(view(&endpoint, &settings.name, &hold, now))
+    let before = keep(&context, &endpoint, &settings.name, Some(hold)).await?;
+    let mut view = view(&endpoint, &settings.name, &hold, now);
+    if let Some(before) = before.filter(|before| before.holds(now)) {
+        view["replaces"] = bounds(&before);
+    }
+    Ok(Json(view).into_response())
 }
 
 pub(super) async fn lift(Shared(context): Shared<AdminContext>, target: Target) -> Result<Response, Failure> {
@@ -63,8 +66,8 @@ async fn keep(
     endpoint: &Name,
     deployment: &Name,
     hold: Option<Override>,
-) -> Result<(), Failure> {
-    context.overrides.keep(endpoint, deployment, hold).await.map_err(|error| {
+) -> Result<Option<Override>, Failure> {
+    let before = context.overrides.keep(endpoint, deployment, hold).await.map_err(|error| {
         let message = format!("the override cannot be written down: {error}");
         Failure::new(StatusCode::INSUFFICIENT_STORAGE, "store_failed", message)
     })?;
@@ -74,7 +77,7 @@ async fn keep(
         }
         None => tracing::info!(%endpoint, %deployment, "the override of the number of replicas is lifted"),
     }
-    Ok(())
+    Ok(before)
 }
 
 /// The deployment as it runs, wherever it is declared.
@@ -130,12 +133,13 @@ fn number(body: &Body, key: &str) -> Result<Option<u32>, Failure> {
 }
 
 fn until(body: &Body, now: Timestamp) -> Result<Timestamp, Failure> {
-    let longest = now + SignedDuration::from_secs(LONGEST as i64);
+    let longest = now + LONGEST;
     let until = match (body.0.get("duration"), body.text("until")?) {
         (Some(seconds), None) => {
-            let seconds = seconds.as_u64().filter(|seconds| (1..=LONGEST).contains(seconds));
-            let message = format!("`duration` must be a whole number of seconds from 1 to {LONGEST}");
-            now + SignedDuration::from_secs(seconds.ok_or_else(|| invalid(message))? as i64)
+            let most = LONGEST.as_secs();
+            let seconds = seconds.as_u64().filter(|seconds| (1..=most).contains(seconds));
+            let message = format!("`duration` must be a whole number of seconds from 1 to {most} (30 days)");
+            now + Duration::from_secs(seconds.ok_or_else(|| invalid(message))?)
         }
         (None, Some(text)) => text.parse().map_err(|_| {
             invalid("`until` must be a time with its offset, such as `2026-12-24T18:00:00+01:00`")
@@ -145,20 +149,30 @@ fn until(body: &Body, now: Timestamp) -> Result<Timestamp, Failure> {
         }
     };
     match until > now && until <= longest {
-        true => Ok(until),
+        // People read it, and nobody means a fraction of a second.
+        true => Ok(until.round(whole_seconds()).unwrap_or(until)),
         false => Err(invalid("`until` must lie in the next 30 days")),
     }
 }
 
-fn view(endpoint: &Name, deployment: &Name, hold: &Override, now: Timestamp) -> Response {
-    let mut view = json!({
-        "endpoint_name": endpoint.as_str(), "name": deployment.as_str(),
-        "until": hold.until, "seconds_left": hold.until.duration_since(now).as_secs().max(0),
-    });
+fn whole_seconds() -> TimestampRound {
+    TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Ceil)
+}
+
+fn view(endpoint: &Name, deployment: &Name, hold: &Override, now: Timestamp) -> Value {
+    let mut view = bounds(hold);
+    view["endpoint_name"] = endpoint.as_str().into();
+    view["name"] = deployment.as_str().into();
+    view["seconds_left"] = hold.until.duration_since(now).as_secs().max(0).into();
+    view
+}
+
+fn bounds(hold: &Override) -> Value {
+    let mut bounds = json!({ "until": hold.until });
     for (key, bound) in [("min_instances", hold.min), ("max_instances", hold.max)] {
         if let Some(bound) = bound {
-            view[key] = bound.into();
+            bounds[key] = bound.into();
         }
     }
-    Json(view).into_response()
+    bounds
 }

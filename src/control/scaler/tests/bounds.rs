@@ -8,7 +8,7 @@ use super::*;
 use crate::core::admission::{Load, Tally};
 use crate::core::bounds::Override;
 use crate::core::schedule::Schedule;
-use crate::core::settings::ScalePolicy;
+use crate::core::settings::{ProviderSettings, ScalePolicy};
 use fake::BEGIN;
 
 /// At 8:00 in Berlin, which is a minute after a test begins, for ten minutes.
@@ -166,6 +166,66 @@ async fn the_last_replica_goes_after_the_idle_time_and_the_next_request_waits_fo
     let asked = world.seconds();
     drop(world.ask().await.expect("a slot"));
     assert_eq!(world.seconds() - asked, START.as_secs_f64(), "at once, and not at the next interval");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_request_from_zero_starts_one_replica_whatever_is_known_of_it() {
+    let mut idle = settings(0);
+    idle.request.max_queue_wait = SECOND / 2;
+    idle.capacity.cold_start_wait = Some(300 * SECOND);
+    let world = World::new(idle);
+    sleep(SECOND / 2).await;
+    // At first nothing is known of the service time; then, that it is five seconds.
+    for _ in 0..2 {
+        let before = world.fake.started();
+        let permit = world.ask().await.expect("a slot");
+        assert_eq!((world.desired(), world.fake.started() - before), (1, 1), "{}", world.reason());
+        sleep(5 * SECOND).await;
+        drop(permit);
+        sleep(900 * SECOND).await;
+        assert_eq!(world.desired(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_at_once_wakes_a_deployment_as_well() {
+    let adaptive = ScalePolicy::Adaptive { reject_budget_percent: None };
+    for policy in [ScalePolicy::Azureml, ScalePolicy::AzuremlStrict, adaptive] {
+        for (wait, places) in [(Duration::ZERO, None), (60 * SECOND, Some(0))] {
+            let mut idle = settings(0);
+            idle.request.max_queue_wait = wait;
+            let rule = by_load(&mut idle);
+            (rule.policy, rule.interval, rule.count_queue) = (policy, 1000 * SECOND, false);
+            let world = World::new(idle);
+            world.gate.set_limits(Limits { slots: std::num::NonZeroU32::new(1), max_queue_length: places });
+            sleep(10 * SECOND).await;
+            assert_eq!(world.desired(), 0);
+            let refused = world.gate.acquire(Instant::now().into_std(), wait, Ask::default()).await;
+            assert!(refused.is_err());
+            sleep(START + MOMENT).await;
+            assert!(world.desired() > 0 && world.gate.load().ready > 0, "{policy:?} {places:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_gets_no_more_replicas_than_there_are_ports() {
+    let world = World::begin(settings(1)).await;
+    world.hold(held(4, 4, 3600));
+    sleep(START + MOMENT).await;
+    assert_eq!(world.desired(), 4);
+    let mut fewer = settings(1);
+    by_load(&mut fewer).max = 2;
+    let ProviderSettings::Process(process) = &mut fewer.provider else { unreachable!() };
+    process.ports.1 = process.ports.0 + 1;
+    world.set(fewer);
+    sleep(START + MOMENT).await;
+    assert_eq!(world.desired(), 2);
+    let (said, reason) = ("who asked for 4, but `process.ports` has 2 only", world.reason());
+    assert!(reason.starts_with("held at 2 by an operator until") && reason.contains(said), "{reason}");
+    let started = world.fake.started();
+    sleep(600 * SECOND).await;
+    assert_eq!((world.fake.started(), world.states().len()), (started, 2), "nothing is tried in vain");
 }
 
 #[test]

@@ -134,7 +134,7 @@ impl World<'_> {
         if is_called {
             self.evaluate_at_once();
         }
-        if self.desired == 0 && !self.waiting.is_empty() {
+        if self.desired == 0 && (is_called || !self.waiting.is_empty()) {
             self.evaluate();
         }
     }

@@ -137,3 +137,45 @@ fn the_first_fleet_is_what_was_there_or_asked_for_and_not_for_ever() {
     // Not one request came, in all that time.
     assert_eq!((first(8, 8, 1190.0), first(8, 8, 1210.0)), (Some(8), None));
 }
+
+#[test]
+fn from_zero_one_replica_is_enough_for_what_has_a_slot_in_it() {
+    let v2 = UtilizationScale { count_queue: true, ..strict() };
+    for rule in [rule(), strict(), v2].map(|rule| UtilizationScale { min: 0, ..rule }) {
+        // What a request takes is not known, or it is five seconds.
+        for known in [0, 100] {
+            let mut history = History::default();
+            let before = Signals { completed: known, service_sum: 5.0 * known as f64, ..seen(0.0, 0, 0, 0) };
+            ask(&rule, &mut history, &before);
+            let patient = |queue, c| Signals {
+                arrivals: u64::from(queue),
+                patient: queue,
+                patience: 300.0,
+                c,
+                ..seen(400.0, 0, 0, queue)
+            };
+            for seen in [patient(1, 1), Signals { starting: 1, t: 401.0, ..patient(1, 1) }, patient(4, 4)] {
+                let decision = ask(&rule, &mut history.clone(), &seen);
+                assert_eq!(decision.desired, 1, "{known} {seen:?}: {}", decision.reason);
+            }
+        }
+    }
+    let two = Signals { arrivals: 2, patient: 2, patience: 300.0, ..seen(1.0, 0, 0, 2) };
+    let before = Signals { completed: 100, service_sum: 500.0, ..seen(0.0, 0, 0, 0) };
+    let mut history = History::default();
+    ask(&rule(), &mut history, &before);
+    assert_eq!(ask(&rule(), &mut history, &two).desired, 3, "two have no slot in one");
+}
+
+#[test]
+fn who_could_not_wait_has_asked_all_the_same() {
+    for (rule, expected) in [(rule(), 2), (strict(), 1)] {
+        let rule = UtilizationScale { min: 0, ..rule };
+        let refused = Signals { arrivals: 1, rejected: 1, queue_wait: 0.0, ..seen(1.0, 0, 0, 0) };
+        let decision = once(&rule, &refused);
+        assert_eq!(decision.desired, expected);
+        let reason = decision.reason.to_string();
+        assert!(reason.contains("turned away") && reason.contains("no replica"), "{reason}");
+        assert_eq!(once(&rule, &Signals { arrivals: 0, rejected: 0, ..refused }).desired, 0);
+    }
+}

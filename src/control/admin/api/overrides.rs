@@ -5,7 +5,7 @@ use axum::Json;
 use axum::extract::State as Shared;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, Unit};
 use serde_json::{Value, json};
 
 use super::super::{AdminContext, Failure};
@@ -69,8 +69,8 @@ async fn keep(
         Failure::new(StatusCode::INSUFFICIENT_STORAGE, "store_failed", message)
     })?;
     match hold {
-        Some(Override { min, max, until }) => {
-            tracing::info!(%endpoint, %deployment, ?min, ?max, %until, "an operator sets the number of replicas");
+        Some(hold) => {
+            tracing::info!(%endpoint, %deployment, "an operator sets the number of replicas: {hold}");
         }
         None => tracing::info!(%endpoint, %deployment, "the override of the number of replicas is lifted"),
     }
@@ -113,7 +113,10 @@ fn read(body: &Body, now: Timestamp) -> Result<Override, Failure> {
             ));
         }
     };
-    Ok(Override { min, max, until: until(body, now)? })
+    let until = until(body, now)?;
+    // As it is shown, and nobody means less than a millisecond.
+    let until = until.round(Unit::Millisecond).unwrap_or(until);
+    Ok(Override { min, max, until })
 }
 
 fn number(body: &Body, key: &str) -> Result<Option<u32>, Failure> {

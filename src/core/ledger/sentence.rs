@@ -5,8 +5,10 @@ mod retry;
 mod scale;
 
 use std::fmt;
+use std::time::Duration;
 
 use super::{Chosen, Entry, Route, Standing, What};
+use crate::core::bounds::Spoken;
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,7 +72,14 @@ fn write_chosen(
 impl Standing {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let on = if self.standing == "probation" { "on " } else { "" };
-        write!(f, "{} is {on}{} from now on, because {}", self.replica, self.standing, self.because)
+        write!(f, "{} is {on}{} from now on, because {}", self.replica, self.standing, self.because)?;
+        f.write_str(match self.standing.as_str() {
+            "ejected" => "; it is given nothing, and the others carry the load",
+            "failing" => "; it is given little, and last",
+            "silent" => "; it is given nothing new until it answers",
+            "slow" => "; it is given work last",
+            _ => "",
+        })
     }
 }
 
@@ -128,7 +137,7 @@ impl fmt::Display for Named<'_> {
     }
 }
 
-/// Milliseconds as people say them: `0.4 ms`, `512 ms`, `1.2 s`.
+/// Milliseconds as people say them: `0.4 ms`, `512 ms`, `1.2 s`, `2 h 10 min`.
 struct Millis(f64);
 
 impl fmt::Display for Millis {
@@ -136,7 +145,8 @@ impl fmt::Display for Millis {
         match self.0 {
             ms if ms < 10.0 => write!(f, "{} ms", (ms * 10.0).round() / 10.0),
             ms if ms < 1_000.0 => write!(f, "{ms:.0} ms"),
-            ms => write!(f, "{} s", (ms / 100.0).round() / 10.0),
+            ms if ms < 120_000.0 => write!(f, "{} s", (ms / 100.0).round() / 10.0),
+            ms => write!(f, "{}", Spoken(Duration::from_millis(ms as u64))),
         }
     }
 }

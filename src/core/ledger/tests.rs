@@ -202,6 +202,10 @@ fn a_refusal_says_which_times_did_not_fit_and_who_had_the_place() {
     ] {
         assert_eq!(refused_for("shed", true, Grounds::GaveWay(rival)), format!("{begin}{place}{expected}"));
     }
+    let What::Reject(mut long) = rejection("quota_exceeded", None).what else { unreachable!() };
+    long.retry_after_ms = Some(20_612_900);
+    let long = entry(What::Reject(long)).to_string();
+    assert!(long.ends_with("; it was told to come back in 5 h 43 min"), "{long}");
     let old = refused_for("shed", true, Grounds::Age { limit_ms: 200.0 });
     assert!(
         old.contains("those that had waited for more than 200 ms were turned away (queue_order)"),
@@ -237,7 +241,7 @@ fn a_refusal_by_a_limit_says_whose_it_is_and_how_much() {
             "quota_exceeded",
             quota,
             bearer,
-            "the bearer of tokens for alice had used up 1000 requests in one day of UTC (quota)",
+            "the bearer of tokens for alice had used up its 1000 requests of the day (UTC; quota)",
         ),
     ] {
         let grounds = Grounds::of_limit(limit, Some(&identity));

@@ -87,12 +87,12 @@ impl fmt::Display for Reason {
             Self::Adaptive(numbers) => numbers.fmt(f),
             Self::AtOnce { waiting, wait, budget, demand, slots, target_percent, needed, max, total: _ } => {
                 write_wait(f, *waiting, *wait, *budget)?;
-                let all = count(demand.round().max(1.0) as u32, "request");
+                let busy = count((demand - 1e-9).ceil().max(1.0) as u32, "slot");
                 write!(
                     f,
-                    "; for the {all} that ran, waited or had just been turned away, {} needed",
-                    was_or_were(*needed)
+                    "; serving in time all that ran, waited or had just been turned away takes {busy}"
                 )?;
+                write!(f, ": {}", count(*needed, "replica"))?;
                 if *slots > 1 {
                     write!(f, " with {slots} slots each")?;
                 }
@@ -236,5 +236,8 @@ fn was_or_were(replicas: u32) -> String {
 }
 
 fn there_are(replicas: u32) -> String {
+    if replicas == 0 {
+        return "there is no replica".to_owned();
+    }
     format!("there {} {}", if replicas == 1 { "is" } else { "are" }, count(replicas, "replica"))
 }

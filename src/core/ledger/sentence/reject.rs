@@ -121,7 +121,7 @@ impl fmt::Display for Grounds {
                         " sent more than {limit} requests a second, with {burst} at the same moment ({setting}, burst)"
                     ),
                     (None, Some(per)) => {
-                        write!(f, " had used up {limit} requests in one {per} of UTC ({setting})")
+                        write!(f, " had used up its {limit} requests of the {per} (UTC; {setting})")
                     }
                     (None, None) => {
                         write!(f, " had {limit} requests under way, and may have no more at once ({setting})")

@@ -38,7 +38,7 @@ fn who_would_wait_too_long_is_a_reason_to_act_at_once() {
     assert_eq!(
         decision.reason.to_string(),
         "12 requests were waiting, and the newest would have waited 1.5 s for a slot, more than 250 ms, half of the longest \
-         wait that is allowed; for the 16 requests that ran, waited or had just been turned away, 23 replicas were needed, so \
+         wait that is allowed; serving in time all that ran, waited or had just been turned away takes 16 slots: 23 replicas, so \
          that at most 70 % of the slots are in use"
     );
     assert_eq!(between(&adaptive, &quiet(&adaptive), &burst).map(|decision| decision.desired), Some(16));

@@ -10,6 +10,8 @@
 #[path = "support/process.rs"]
 #[allow(dead_code, reason = "each test binary uses its part")]
 mod process;
+#[path = "explain/refusals.rs"]
+mod refusals;
 #[path = "support/replica.rs"]
 #[allow(dead_code, reason = "each test binary uses its part")]
 mod replica;

@@ -262,7 +262,7 @@ def misbehaving():
                 rows.append([fault, share(requests["succeeded"], requests["due"]),
                              share(after["served"] - before["served"], requests["due"]) if fault in ("none", "slow", "fails") else "–",
                              f"{report['latency_ms']['p50']:.0f}", f"{report['latency_ms']['p99']:.0f}",
-                             ", ".join(f"{f['failure']}: {f['count']}" for f in report["failures"]) or "–"])
+                             ", ".join(f"{f['code']}: {f['count']}" for f in report["failures"]) or "–"])
             if front:
                 front.terminate()
         finally:

@@ -27,7 +27,7 @@ pub struct ExplainArgs {
     /// Decisions about this deployment
     #[arg(long, short = 'd', value_name = "NAME")]
     deployment: Option<String>,
-    /// Decisions about the request with this x-request-id
+    /// Decisions about the request with this x-request-id or x-ms-client-request-id
     #[arg(long, value_name = "ID")]
     request: Option<String>,
     /// Decisions of this kind

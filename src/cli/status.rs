@@ -135,7 +135,7 @@ mod tests {
         let row = text.lines().find(|line| line.contains("blue (default)")).unwrap();
         let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
         assert_eq!(cells, ["demo", "blue (default)", "100 %", "3/4", "5", "3", "2 ready, 1 failed"]);
-        assert!(text.contains("demo/blue: 1 to 3 replicas 1 min 30 s ago: 3 of 4 slots busy"), "{text}");
+        assert!(text.contains("demo/blue: from 1 to 3 replicas, decided 1 min 30 s ago: 3 of 4"), "{text}");
         let held = "demo/blue: held at 3 by an operator until 1970-01-01 02:00 UTC (in 1 h 41 min)";
         assert!(text.contains(held), "{text}");
         assert!(text.contains("blue-3 (127.0.0.1:9000) is failed: exit status"));

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::admission::Standing;
 use crate::core::bounds::{Bounds, By};
+use crate::core::ledger::to_millisecond;
 use crate::core::settings::Name;
-use crate::observe::ledger::Ledger;
+use crate::observe::ledger::{Ledger, unix_seconds};
 use crate::provider::process::LogTail;
 
 /// What is known of one deployment.
@@ -84,7 +85,7 @@ pub struct DecisionStatus {
 impl DecisionStatus {
     /// A decision at a wall-clock time.
     pub fn new(at: SystemTime, from: u32, to: u32, reason: String) -> Self {
-        let at_unix_seconds = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+        let at_unix_seconds = to_millisecond(unix_seconds(at));
         Self { at_unix_seconds, from, to, reason }
     }
 }

@@ -19,6 +19,7 @@ use slots::{Moment, Phase, Slots};
 pub use ask::{Ask, Class, Mark, Tenant};
 pub use promise::Retry;
 pub use refuse::{Denial, Outlook};
+pub use rival::{Prospect, Rival};
 pub use standing::{Report, Standing, Why};
 pub use tally::{Outcome, Tally, Use};
 
@@ -32,6 +33,7 @@ mod promise;
 mod queue;
 mod rate;
 mod refuse;
+mod rival;
 mod shares;
 mod slots;
 mod standing;

@@ -56,6 +56,20 @@ impl Override {
     }
 }
 
+/// `exactly 3 until 2026-11-23T13:12:00Z`.
+impl fmt::Display for Override {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.min, self.max) {
+            (Some(min), Some(max)) if min == max => write!(f, "exactly {min}")?,
+            (Some(min), Some(max)) => write!(f, "{min} to {max}")?,
+            (Some(min), None) => write!(f, "at least {min}")?,
+            (None, Some(max)) => write!(f, "at most {max}")?,
+            (None, None) => f.write_str("as many as before")?,
+        }
+        write!(f, " until {}", self.until)
+    }
+}
+
 /// Whose the bounds are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum By {
@@ -210,7 +224,8 @@ impl fmt::Display for Why {
     }
 }
 
-/// `until 16:00 UTC (in 1 h 12 min)`, with the date where it is another day.
+/// `until 16:00 UTC`, with the date where it is another day than that of the decision. Not how long that is: the sentence is
+/// read later.
 struct Until<'a> {
     at: Timestamp,
     now: Timestamp,
@@ -220,9 +235,13 @@ struct Until<'a> {
 impl fmt::Display for Until<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (at, now) = (self.at.to_zoned(self.zone.clone()), self.now.to_zoned(self.zone.clone()));
-        let form = if at.date() == now.date() { "%H:%M %Z" } else { "%Y-%m-%d %H:%M %Z" };
-        let left = Duration::try_from(self.at.duration_since(self.now)).unwrap_or_default();
-        write!(f, "until {} (in {})", at.strftime(form), Spoken(left))
+        let form = match (at.date() == now.date(), at.second()) {
+            (true, 0) => "%H:%M %Z",
+            (true, _) => "%H:%M:%S %Z",
+            (false, 0) => "%Y-%m-%d %H:%M %Z",
+            (false, _) => "%Y-%m-%d %H:%M:%S %Z",
+        };
+        write!(f, "until {}", at.strftime(form))
     }
 }
 

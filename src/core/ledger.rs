@@ -2,10 +2,13 @@
 //!
 //! Where entries are kept and how they are asked for is `observe::ledger`; nothing here decides anything. Pure.
 
+mod question;
+mod refusal;
 mod ring;
 mod sentence;
 #[cfg(test)]
 mod tests;
+mod tidy;
 
 use std::collections::BTreeMap;
 
@@ -13,13 +16,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::core::retry::{Cause, Denied, Hedge, Tries};
+use tidy::milliseconds;
 
+pub use question::Question;
+pub use refusal::{Grounds, Rejection, Seen};
 pub use ring::Ring;
+pub use tidy::{tidy, to_millisecond};
 
 /// One decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Seconds since 1970.
+    /// Seconds since 1970; told to the millisecond.
+    #[serde(serialize_with = "milliseconds")]
     pub at_unix_seconds: f64,
     /// The endpoint; `None` for a request that belongs to none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,6 +87,9 @@ pub enum Chosen {
 pub struct Route {
     /// `x-request-id`.
     pub request: String,
+    /// `x-ms-client-request-id`, or its older name, where the client has sent one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_request: Option<String>,
     /// Why it came to its deployment.
     pub chosen: Option<Chosen>,
     /// The share of the traffic that the deployment has when this is read, in percent.
@@ -99,44 +110,6 @@ pub struct Route {
     pub reason: Option<String>,
 }
 
-/// A request that no replica had.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Rejection {
-    /// `x-request-id`; empty where the request had none yet.
-    pub request: String,
-    /// Why it came to its deployment, if it came to one.
-    pub chosen: Option<Chosen>,
-    /// The reason's code, as in the answer: `queue_full`, `unauthorized`, …; `client_gone` when the client left.
-    pub reason: String,
-    /// The status of the answer.
-    pub status: Option<u16>,
-    /// Milliseconds in the queue.
-    pub queue_ms: f64,
-    /// What was there when it was refused a slot.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seen: Option<Seen>,
-    /// When the client was told to come back, in milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_after_ms: Option<u64>,
-}
-
-/// What was there when a request was refused a slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
-    /// Replicas that admitted requests.
-    pub ready: u32,
-    /// Slots in use.
-    pub busy: u32,
-    /// Slots of the replicas that admitted requests; `None` is no limit.
-    pub slots: Option<u32>,
-    /// Other requests in the queue.
-    pub waiting: u32,
-    /// Milliseconds that a request may wait (`max_queue_wait_ms`).
-    pub max_wait_ms: u64,
-    /// Requests that may wait (`max_queue_length`); `None` is no limit.
-    pub max_length: Option<u32>,
-}
-
 /// Another number of replicas.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scale {
@@ -146,7 +119,7 @@ pub struct Scale {
     pub to: u32,
     /// Why, as half a sentence.
     pub because: String,
-    /// Why, typed, with the numbers; `null` where there are none.
+    /// Why, typed, with the numbers ([`tidy`]); `null` where there are none.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub reason: Value,
 }
@@ -212,37 +185,20 @@ impl Entry {
 
     /// The request that it is about, if it is about one.
     pub fn request(&self) -> Option<&str> {
-        match &self.what {
-            What::Route(route) => Some(&route.request),
-            What::Reject(reject) => Some(&reject.request),
-            What::Retry(retry) => Some(&retry.route.request),
-            What::Scale(_) | What::Standing(_) => None,
-        }
+        Some(self.ids()?.0)
     }
-}
 
-/// What is asked of a ledger; what is absent excludes nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Question {
-    /// Entries of this endpoint; its case does not count.
-    pub endpoint: Option<String>,
-    /// Entries of this deployment; its case does not count.
-    pub deployment: Option<String>,
-    /// Entries about this request.
-    pub request: Option<String>,
-    /// Entries of this kind.
-    pub kind: Option<Kind>,
-}
+    /// Whether it is about the request with this id, be it the router's or the client's.
+    pub fn is_about(&self, id: &str) -> bool {
+        self.ids().is_some_and(|(own, client)| own == id || client == Some(id))
+    }
 
-impl Question {
-    /// Whether an entry is asked for.
-    pub fn takes(&self, entry: &Entry) -> bool {
-        let same = |asked: &Option<String>, found: Option<&str>| {
-            asked.as_ref().is_none_or(|asked| found.is_some_and(|found| found.eq_ignore_ascii_case(asked)))
+    fn ids(&self) -> Option<(&str, Option<&str>)> {
+        let (own, client) = match &self.what {
+            What::Route(route) | What::Retry(Retry { route, .. }) => (&route.request, &route.client_request),
+            What::Reject(reject) => (&reject.request, &reject.client_request),
+            What::Scale(_) | What::Standing(_) => return None,
         };
-        same(&self.endpoint, entry.endpoint.as_deref())
-            && same(&self.deployment, entry.deployment.as_deref())
-            && self.request.as_ref().is_none_or(|asked| entry.request() == Some(asked))
-            && self.kind.is_none_or(|kind| kind == entry.kind())
+        Some((own, client.as_deref()))
     }
 }

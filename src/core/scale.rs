@@ -131,19 +131,21 @@ pub fn at_once(settings: &ScaleSettings, history: &History, seen: &Signals) -> O
         return None;
     }
     let total = seen.total();
-    let (load, needed) = match rule.policy {
+    let (demand, needed, target_percent) = match rule.policy {
         ScalePolicy::Adaptive { .. } => {
             let load = adaptive::Past::demand_now(demand, &seen);
-            (load, signals::whole(load / seen.slots()).max(1))
+            (load, signals::whole(load / seen.slots()).max(1), None)
         }
         ScalePolicy::Azureml | ScalePolicy::AzuremlStrict => {
             let sample = Sample::take(rule, demand, demand.ghosts_at(&seen), &seen);
-            (sample.load, sample.ask(seen.queue).map_or(total, |(asked, _)| asked))
+            let needed = sample.ask(seen.queue).map_or(total, |(asked, _)| asked);
+            (sample.load, needed, Some(sample.target_percent))
         }
     };
     let desired = seen.within(needed);
     let waiting = seen.queue;
-    let reason = Reason::AtOnce { waiting, wait, budget, demand: load, total, needed, max: seen.max };
+    let (slots, max) = (seen.c, seen.max);
+    let reason = Reason::AtOnce { waiting, wait, budget, demand, slots, target_percent, total, needed, max };
     (desired > total).then_some(Decision { desired, reason })
 }
 

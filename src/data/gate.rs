@@ -16,7 +16,8 @@ use std::sync::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::core::admission::{
-    Ask, Denial, Limits, Load, Outcome, Outlook, Pool, Queueing, ReplicaId, Report, Retry, Tally, TicketId,
+    Ask, Denial, Limits, Load, Outcome, Outlook, Pool, Prospect, Queueing, ReplicaId, Report, Retry, Tally,
+    TicketId,
 };
 use crate::core::settings::Authority;
 use crate::data::gate::deadline::Deadline;
@@ -41,13 +42,15 @@ pub struct Target {
     pub host: http::HeaderValue,
 }
 
-/// Denial there is no permit.
+/// Why there is no permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The reason.
     pub why: Denial,
     /// When to come back.
     pub retry: Retry,
+    /// The times that did not fit together, if it was refused for its deadline.
+    pub prospect: Option<Prospect>,
 }
 
 /// Admission of one deployment, shared by all workers and the control plane; carried from one snapshot to the

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 
 use crate::core::admission::Ask;
 use crate::core::identity::Caller;
-use crate::core::ledger::{Chosen, Seen};
+use crate::core::ledger::Chosen;
 use crate::core::retry::Cause;
 use crate::core::route::{Call, Route};
 use crate::core::settings::{EndpointSettings, Profile, RequestSettings};
@@ -34,6 +34,7 @@ use crate::data::worker::Worker;
 use crate::data::world::{Deployment, Endpoint, Snapshot};
 use repeat::{Course, Reply, Rest};
 
+mod refused;
 mod repeat;
 
 /// Serves one request. Every failure is an answer, so that the connection never sees an error.
@@ -140,9 +141,7 @@ impl Path<'_> {
         let profile = self.endpoint.settings.profile;
         let headers = request.headers_mut();
         let ids = Ids::settle(headers, self.survey, profile, &mut self.worker.rng.borrow_mut())?;
-        let fields = self.record.fields();
-        fields.request_id = Some(ids.request.clone());
-        fields.client_request_id.clone_from(&ids.client);
+        self.record.identify(&ids);
         *self.ids = Some(ids);
         head::check(request.headers(), self.survey, request.version())?;
         if let Some(preflight) = self.check_method(&request)? {
@@ -198,7 +197,11 @@ impl Path<'_> {
             return Ok(());
         };
         *self.limits = Some(told);
-        self.record.hold(answer.map_err(Reject::Limited)?);
+        let held = answer.map_err(|denied| {
+            fields.story.refused = refused::by_limit(&denied, fields.identity.as_ref());
+            Reject::Limited(denied)
+        })?;
+        self.record.hold(held);
         Ok(())
     }
 
@@ -326,8 +329,8 @@ impl Path<'_> {
         let now = if at_once && fields.queue_time.is_zero() { asked } else { Instant::now() };
         let waited = now.saturating_duration_since(asked);
         fields.queue_time = waited;
-        if let Ok(Err(_)) = granted {
-            fields.story.seen = Some(seen(deployment));
+        if let Ok(Err(refusal)) = &granted {
+            fields.story.refused = refused::by_gate(deployment, refusal);
         }
         match granted {
             Ok(Ok(permit)) => Ok((permit, now)),
@@ -417,19 +420,6 @@ impl Path<'_> {
             }
             Err(SendError::TimedOut) => Err(Reject::ModelTimeout { limit: settings.timeout }),
         }
-    }
-}
-
-/// What a request that is refused a slot has found, for the ledger.
-fn seen(deployment: &Deployment) -> Seen {
-    let (load, limits) = (deployment.gate.load(), &deployment.settings.request);
-    Seen {
-        ready: load.ready,
-        busy: load.busy,
-        slots: load.slots,
-        waiting: load.queued,
-        max_wait_ms: u64::try_from(limits.max_queue_wait.as_millis()).unwrap_or(u64::MAX),
-        max_length: limits.max_queue_length,
     }
 }
 
@@ -563,19 +553,12 @@ fn own_route(
         Route::Ready if !is_ready(snapshot) => (StatusCode::SERVICE_UNAVAILABLE, "no replica is ready\n"),
         Route::Ready => (StatusCode::OK, "ready\n"),
         Route::Endpoint(..) | Route::Unknown => {
-            let rng = &mut worker.rng.borrow_mut();
-            let ids = Ids::settle(request.headers_mut(), survey, Profile::Managed, rng).ok();
-            return own_reject(&Reject::UnknownRoute, Profile::Aks, ids.as_ref(), false, record);
+            return own_refusal(&Reject::UnknownRoute, worker, request.headers_mut(), survey, record);
         }
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return own_reject(
-            &Reject::MethodNotAllowed { allow: "GET, HEAD" },
-            Profile::Aks,
-            None,
-            false,
-            record,
-        );
+        let reject = Reject::MethodNotAllowed { allow: "GET, HEAD" };
+        return own_refusal(&reject, worker, request.headers_mut(), survey, record);
     }
     let mut response = Response::new(Bytes::from_static(text.as_bytes()));
     *response.status_mut() = status;
@@ -583,6 +566,21 @@ fn own_route(
     response.headers_mut().insert(http::header::CONTENT_TYPE, plain);
     record.forget();
     response.map(|bytes| AnswerBody::own(bytes, None))
+}
+
+/// What no route takes has ids as well, by which it can be asked for.
+fn own_refusal(
+    reject: &Reject,
+    worker: &Worker,
+    headers: &mut HeaderMap,
+    survey: Survey,
+    mut record: OpenRecord,
+) -> Response<AnswerBody> {
+    let ids = Ids::settle(headers, survey, Profile::Managed, &mut worker.rng.borrow_mut()).ok();
+    if let Some(ids) = &ids {
+        record.identify(ids);
+    }
+    own_reject(reject, Profile::Aks, ids.as_ref(), false, record)
 }
 
 /// Ready to serve: some endpoint could take a request now. One broken endpoint must not take the traffic of the others

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{HeaderValue, Request};
 
 use crate::core::retry::Tries;
+use crate::data::head::Ids;
 use crate::data::peer::Peer;
 use crate::data::quota::Held;
 use crate::observe::access::{AccessLog, Record};
@@ -90,6 +91,13 @@ impl OpenRecord {
     /// The parts that are filled in along the path.
     pub fn fields(&mut self) -> &mut Record {
         self.inner.as_mut().expect("taken only at drop")
+    }
+
+    /// What the request is called.
+    pub fn identify(&mut self, ids: &Ids) {
+        let fields = self.fields();
+        fields.request_id = Some(ids.request.clone());
+        fields.client_request_id.clone_from(&ids.client);
     }
 
     /// The deployment whose metrics the record goes to.

@@ -120,7 +120,7 @@ pub enum Reject {
 impl Reject {
     /// What a refusal of the gate is to the client, after a wait of at most `limit`.
     pub fn refused(
-        Refusal { why, retry }: Refusal,
+        Refusal { why, retry, .. }: Refusal,
         waited: Duration,
         limit: Duration,
         limits: &RequestSettings,
@@ -129,8 +129,8 @@ impl Reject {
             Denial::QueueFull => {
                 Self::QueueFull { limit: limits.max_queue_length.unwrap_or(u32::MAX), retry }
             }
-            Denial::TooLate | Denial::Hopeless => Self::DeadlineUnmeetable { waited, retry },
-            Denial::GaveWay | Denial::TooOld => Self::Shed { waited, retry },
+            Denial::TooLate(_) | Denial::Hopeless => Self::DeadlineUnmeetable { waited, retry },
+            Denial::GaveWay(_) | Denial::TooOld(_) => Self::Shed { waited, retry },
             Denial::WaitedTooLong => Self::QueueTimeout { waited, limit, retry },
             Denial::NoReadyReplica => Self::NoReadyReplica { waited, limit, retry },
         }
@@ -441,11 +441,13 @@ mod tests {
         for reject in every_reject().into_iter().filter(|reject| reject.code() != "client_gone") {
             let rejection = Rejection {
                 request: "one".to_owned(),
+                client_request: None,
                 chosen: None,
                 reason: reject.code().to_owned(),
                 status: Some(503),
                 queue_ms: 0.0,
                 seen: None,
+                grounds: None,
                 retry_after_ms: None,
             };
             let what = What::Reject(rejection);

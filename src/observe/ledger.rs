@@ -2,7 +2,7 @@
 //!
 //! A worker puts what it has decided into rings of its own, as it is; it becomes an [`Entry`] when somebody asks. What the
 //! control plane decides is told to those who listen as well. Memory is bounded: [`ROUTES`], [`REJECTS`] and [`RETRIES`]
-//! records for each worker, some 700 KiB, and [`CONTROL`] entries of each other kind in all.
+//! records for each worker, some 1 MiB, and [`CONTROL`] entries of each other kind in all.
 
 mod passed;
 #[cfg(test)]
@@ -15,13 +15,13 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use crate::core::ledger::{Entry, Kind, Question, Ring, What};
+use crate::core::ledger::{Entry, Kind, Question, Ring, What, to_millisecond};
 use crate::core::settings::Name;
 use crate::observe::access::Record;
 use crate::observe::recording::Recorder;
 use passed::{Passed, Round};
 
-pub use passed::Story;
+pub use passed::{Refused, Story};
 
 /// Requests that went to a replica once, for each worker.
 pub const ROUTES: usize = 1_024;
@@ -204,7 +204,7 @@ impl Found {
         kept.entries += entries;
         kept.most += most;
         kept.passed += passed;
-        kept.oldest_unix_seconds = match (kept.oldest_unix_seconds, oldest) {
+        kept.oldest_unix_seconds = match (kept.oldest_unix_seconds, oldest.map(to_millisecond)) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };

@@ -89,7 +89,10 @@ fn notes(endpoint: &str, deployment: &DeploymentState, now: SystemTime) -> Vec<S
         // A hostile or broken answer must not make the conversion panic.
         let at = Duration::try_from_secs_f64(last.at_unix_seconds).unwrap_or_default();
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().saturating_sub(at);
-        format!("{who}: {} to {} replicas {} ago: {}", last.from, last.to, age(since), last.reason)
+        let (from, to, since) = (last.from, last.to, age(since));
+        let replicas = if to == 1 { "replica" } else { "replicas" };
+        let change = if from == to { format!("stays at {to}") } else { format!("from {from} to {to}") };
+        format!("{who}: {change} {replicas}, decided {since} ago: {}", last.reason)
     });
     let details = deployment.replicas.iter().filter_map(|replica| {
         let detail = replica.detail.as_ref()?;

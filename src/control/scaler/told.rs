@@ -141,7 +141,8 @@ mod tests {
             [
                 "blue-1 is unready from now on, because its probe fails",
                 "blue-1 is ready from now on, because its probe succeeds again",
-                "blue-1 is ejected from now on, because it takes 10.2 times as long as its siblings",
+                "blue-1 is ejected from now on, because it takes 10.2 times as long as its siblings; it is given nothing, and the \
+                 others carry the load",
                 "blue-1 is on probation from now on, because its pause is over: one request at a time shows whether it has \
                  recovered",
                 "blue-1 is good from now on, because it does as well as its siblings again",

@@ -2,8 +2,11 @@
 
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 /// How much a request matters where not all can be served.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Class {
     /// Served first.
     Critical,

@@ -4,23 +4,24 @@ use std::time::{Duration, Instant};
 
 use crate::core::admission::queue::Waiter;
 use crate::core::admission::rate::Capacity;
-use crate::core::admission::{Admission, Ask, Pool, Retry, TicketId};
+use crate::core::admission::{Admission, Ask, Pool, Prospect, Retry, Rival, TicketId};
 use crate::core::scale::WAIT_BUDGET;
 
-/// Denial there is no slot.
+/// Why there is no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
     /// The queue is as long as it may be.
     QueueFull,
-    /// It would have to wait, and its deadline would pass before there were an answer.
-    TooLate,
+    /// It would have to wait, and its deadline would pass before there were an answer; for how long, if it was refused for that
+    /// on arrival.
+    TooLate(Option<Duration>),
     /// Its deadline has passed, or would before there were an answer even if it did not wait.
     Hopeless,
     /// The queue was full, and its place went to a more important request, to one of a class or of a caller that had less
     /// than its share of the places, or to one that was promised it.
-    GaveWay,
-    /// The queue does not drain, the newest are served first, and this one is too old by now.
-    TooOld,
+    GaveWay(Rival),
+    /// The queue does not drain, the newest are served first, and this one is older than that by now.
+    TooOld(Duration),
     /// Waited as long as it may, all replicas busy.
     WaitedTooLong,
     /// Waited as long as it may, and no replica was ready.
@@ -108,9 +109,10 @@ impl Pool {
             served => served,
         };
         let promised = self.promised(per_second);
-        let ahead =
-            served.min(self.waiting.len_of(ask.class) as f64) + self.promises.line(ask.class) / promised;
-        let retry = self.rate.promise((ahead + 1.0) / left, capacity, now).map_or(Retry::UNKNOWN, |wait| {
+        let own = served.min(self.waiting.len_of(ask.class) as f64);
+        let all = (served / left).min(self.waiting.ahead_of(ask.class) as f64);
+        let hand_overs = ((own + self.promises.line(ask.class) / promised + 1.0) / left).max(all + 1.0);
+        let retry = self.rate.promise(hand_overs, capacity, now).map_or(Retry::UNKNOWN, |wait| {
             self.promises.add(ask, per_second * promised);
             Retry::new(wait, draw)
         });
@@ -122,6 +124,17 @@ impl Pool {
     /// replica is promised nothing: it would not be served then either.
     pub fn retry(&mut self, ticket: TicketId, why: Denial, ask: &Ask, now: Instant) -> Retry {
         if why == Denial::Hopeless { Retry::UNKNOWN } else { self.promise(ticket, ask, now) }
+    }
+
+    /// The times for which a request was refused, if that was for its deadline.
+    pub fn prospect(&self, why: Denial, ask: &Ask, now: Instant) -> Option<Prospect> {
+        let wait = match why {
+            Denial::Hopeless => None,
+            Denial::TooLate(wait) => wait,
+            _ => return None,
+        };
+        let left = ask.deadline?.saturating_duration_since(now);
+        Some(Prospect { left, wait, answer: self.rate.answer() })
     }
 
     /// Until when it is of use that a request waits: then its answer would come after its deadline.
@@ -170,11 +183,11 @@ impl Pool {
         if let (Some(deadline), Some(wait)) = (ask.deadline, projected)
             && answered + wait > deadline
         {
-            return Err(Denial::TooLate);
+            return Err(Denial::TooLate(Some(wait)));
         }
         if let Some(most) = full {
-            let (victim, _) = self.waiting.make_room(ask, ticket, most).ok_or(Denial::QueueFull)?;
-            self.turn_away(victim, Denial::GaveWay);
+            let (victim, waiter) = self.waiting.make_room(ask, ticket, most).ok_or(Denial::QueueFull)?;
+            self.turn_away(victim, Denial::GaveWay(Rival::of(&waiter.ask, ask)));
         }
         self.calls_control |= waiting == 0 && !self.slots.any_ready();
         self.promises.crowded(now);
@@ -200,7 +213,7 @@ impl Pool {
         let useless = |waiter: &Waiter| waiter.ask.deadline.is_some_and(|deadline| answered > deadline);
         let next = self.waiting.pop(newest, useless, &mut aside);
         for (ticket, _) in aside {
-            self.turn_away(ticket, Denial::TooLate);
+            self.turn_away(ticket, Denial::TooLate(None));
         }
         next
     }
@@ -210,11 +223,13 @@ impl Pool {
         let Some(oldest) = self.waiting.oldest() else { return false };
         let age = now.saturating_duration_since(oldest);
         let most = self.overload.note(age, now, self.queueing.max_wait, self.rate.service());
-        if let Some(limit) = most.and_then(|most| now.checked_sub(most)) {
+        if let Some(most) = most
+            && let Some(limit) = now.checked_sub(most)
+        {
             let mut aside = Vec::new();
             self.waiting.take_older(limit, &mut aside);
             for (ticket, _) in aside {
-                self.turn_away(ticket, Denial::TooOld);
+                self.turn_away(ticket, Denial::TooOld(most));
             }
         }
         self.overload.is_on()

@@ -81,18 +81,18 @@ fn the_sentences_say_who_and_until_when() {
     let held = Why::Held { hold: hold(Some(3), Some(3)), min: 3, max: 3, now, rule: Some(rule) };
     assert_eq!(
         held.to_string(),
-        "held at 3 by an operator until 13:12 UTC (in 1 h 12 min): there is 1 replica, at least 3 asked for"
+        "held at 3 by an operator until 13:12 UTC: there is 1 replica, at least 3 asked for"
     );
+    let short = Override { until: at("2026-11-23T12:01:30.7Z"), ..hold(Some(3), Some(3)) };
+    let held = Why::Held { hold: short, min: 3, max: 3, now, rule: None };
+    assert_eq!(held.to_string(), "held at 3 by an operator until 12:01:30 UTC");
     let until = Override { until: at("2026-11-25T08:00:00Z"), ..hold(Some(2), None) };
     let held = Why::Held { hold: until, min: 2, max: 9, now, rule: None };
-    assert_eq!(
-        held.to_string(),
-        "held between 2 and 9 by an operator until 2026-11-25 08:00 UTC (in 1 d 20 h)"
-    );
+    assert_eq!(held.to_string(), "held between 2 and 9 by an operator until 2026-11-25 08:00 UTC");
     let scheduled = Why::Scheduled { window: window(3), now, rule };
     assert_eq!(
         scheduled.to_string(),
-        "at least 3 by the schedule `office` until 18:00 CET (in 5 h): there is 1 replica, at least 3 asked for"
+        "at least 3 by the schedule `office` until 18:00 CET: there is 1 replica, at least 3 asked for"
     );
     let stays = Why::LastStays { idle_time: Duration::from_secs(300), rule };
     assert!(
@@ -100,6 +100,18 @@ fn the_sentences_say_who_and_until_when() {
     );
     let idle = Why::Idle { time: Duration::from_secs(300) };
     assert_eq!(idle.to_string(), "no request for 5 min: no replica is needed");
+}
+
+#[test]
+fn an_override_is_spoken_without_the_words_of_the_program() {
+    for (held, spoken) in [
+        ((Some(3), Some(3)), "exactly 3"),
+        ((Some(2), Some(4)), "2 to 4"),
+        ((Some(2), None), "at least 2"),
+        ((None, Some(4)), "at most 4"),
+    ] {
+        assert_eq!(hold(held.0, held.1).to_string(), format!("{spoken} until 2026-11-23T13:12:00Z"));
+    }
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! The sentences of entries: for people who do not know the code, with the numbers that decided.
 
+mod reject;
 mod retry;
+mod scale;
 
-use std::fmt::{self, Write as _};
+use std::fmt;
+use std::time::Duration;
 
-use serde_json::Value;
-
-use super::{Chosen, Entry, Rejection, Route, Scale, Seen, Standing, What};
+use super::{Chosen, Entry, Route, Standing, What};
+use crate::core::bounds::Spoken;
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,7 +30,7 @@ impl Route {
     }
 
     fn write_way(&self, f: &mut fmt::Formatter<'_>, deployment: &str) -> fmt::Result {
-        write!(f, "request {} went to {deployment}", self.request)?;
+        write!(f, "{} went to {deployment}", Named(&self.request, self.client_request.as_deref()))?;
         write_chosen(f, self.chosen, deployment, self.share_now)?;
         write!(f, " and had a slot of {}", self.replica)?;
         if self.queue_ms > 0.0 {
@@ -67,117 +69,17 @@ fn write_chosen(
     }
 }
 
-impl Rejection {
-    fn write(&self, f: &mut fmt::Formatter<'_>, deployment: Option<&str>) -> fmt::Result {
-        let whose = if self.request.is_empty() {
-            "a request".to_owned()
-        } else {
-            format!("request {}", self.request)
-        };
-        let after = |f: &mut fmt::Formatter<'_>| {
-            if self.queue_ms > 0.0 {
-                write!(f, " after {} in the queue", Millis(self.queue_ms))
-            } else {
-                f.write_str(" at once")
-            }
-        };
-        if self.reason == "client_gone" {
-            write!(f, "the client of {whose} left")?;
-            after(f)?;
-            return f.write_str(", before a replica had it");
-        }
-        write!(f, "{whose} was refused")?;
-        if let Some(status) = self.status {
-            write!(f, " with {status}")?;
-        }
-        after(f)?;
-        f.write_str(": ")?;
-        match &self.seen {
-            Some(seen) => self.write_seen(f, seen, deployment)?,
-            None => f.write_str(trouble(&self.reason))?,
-        }
-        match self.retry_after_ms {
-            Some(ms) => write!(f, "; it was told to come back in {}", Millis(ms as f64)),
-            None => Ok(()),
-        }
-    }
-
-    fn write_seen(&self, f: &mut fmt::Formatter<'_>, seen: &Seen, deployment: Option<&str>) -> fmt::Result {
-        let of = deployment.map(|name| format!(" of {name}")).unwrap_or_default();
-        match (seen.ready, seen.slots) {
-            (0, _) => write!(f, "no replica{of} was ready")?,
-            (_, Some(1)) if seen.busy == 0 => write!(f, "the one slot{of} was free")?,
-            (_, Some(1)) => write!(f, "the one slot{of} was busy")?,
-            (_, Some(slots)) if seen.busy >= slots => write!(f, "all {slots} slots{of} were busy")?,
-            (_, Some(slots)) => write!(f, "{} of {slots} slots{of} were busy", seen.busy)?,
-            (ready, None) => write!(f, "{ready} replicas{of} were ready")?,
-        }
-        let waiting = match seen.waiting {
-            0 => "nobody else waited".to_owned(),
-            1 => "one other request waited".to_owned(),
-            waiting => format!("{waiting} others waited"),
-        };
-        match (self.reason.as_str(), seen.max_length) {
-            ("queue_full", Some(most)) => {
-                write!(f, " and {waiting}, as many as may (max_queue_length is {most})")
-            }
-            ("queue_timeout" | "no_ready_replica", _) => {
-                let most = Millis(seen.max_wait_ms as f64);
-                write!(f, " and {waiting}; nobody waits for longer than {most} (max_queue_wait_ms)")
-            }
-            _ => write!(f, " and {waiting}; {}", trouble(&self.reason)),
-        }
-    }
-}
-
-impl Scale {
-    fn write(&self, f: &mut fmt::Formatter<'_>, whose: &str) -> fmt::Result {
-        let plural = if self.to == 1 { "" } else { "s" };
-        if self.from == self.to {
-            write!(f, "{whose}: {} replica{plural}, because ", self.to)?;
-        } else {
-            write!(f, "{whose}: from {} to {} replica{plural}, because ", self.from, self.to)?;
-        }
-        f.write_str(&self.in_plain_words().unwrap_or_else(|| self.because.clone()))
-    }
-
-    /// Of a load over its target, for whoever does not know what is busy, queued and turned away; the numbers are those of the
-    /// reason. Others are plain already.
-    fn in_plain_words(&self) -> Option<String> {
-        let number = |key: &str| self.reason.get(key).and_then(Value::as_f64);
-        let busy = number("busy").filter(|_| self.reason.get("kind").is_some_and(|kind| kind == "over"))?;
-        let (slots, needed, target) = (number("slots")?, number("needed")?, number("target_percent")?);
-        let requests = |count: f64| {
-            if count == 1.0 { "1 request was".to_owned() } else { format!("{count} requests were") }
-        };
-        let mut text = format!("{} running", requests(busy));
-        if let Some(queued) = number("queued") {
-            let _ = write!(text, " and {queued} waiting");
-        }
-        let _ = match slots {
-            0.0 => write!(text, " and there was no replica"),
-            1.0 => write!(text, " for 1 slot"),
-            slots => write!(text, " for {slots} slots"),
-        };
-        if let Some(ghosts) = number("ghosts").filter(|ghosts| *ghosts >= 0.5) {
-            let _ = write!(text, ", and {ghosts:.0} had been turned away that would still run");
-        }
-        let replicas = if needed == 1.0 { "replica" } else { "replicas" };
-        let _ = write!(
-            text,
-            "; to have at most {target} % of the slots in use, {needed} {replicas} would be needed"
-        );
-        if let Some(max) = number("max").filter(|max| needed > *max) {
-            let _ = write!(text, ", of which {max} are allowed");
-        }
-        Some(text)
-    }
-}
-
 impl Standing {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let on = if self.standing == "probation" { "on " } else { "" };
-        write!(f, "{} is {on}{} from now on, because {}", self.replica, self.standing, self.because)
+        write!(f, "{} is {on}{} from now on, because {}", self.replica, self.standing, self.because)?;
+        f.write_str(match self.standing.as_str() {
+            "ejected" => "; it is given nothing, and the others carry the load",
+            "failing" => "; it is given little, and last",
+            "silent" => "; it is given nothing new until it answers",
+            "slow" => "; it is given work last",
+            _ => "",
+        })
     }
 }
 
@@ -219,7 +121,23 @@ fn ordinal(number: u32) -> String {
     }
 }
 
-/// Milliseconds as people say them: `0.4 ms`, `512 ms`, `1.2 s`.
+/// A request by its ids: the router's, and the client's where that is another one.
+struct Named<'a>(&'a str, Option<&'a str>);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self("", None) => f.write_str("a request"),
+            Self("", Some(client)) => write!(f, "request {client}"),
+            Self(own, Some(client)) if client != own => {
+                write!(f, "request {own} (its client's id: {client})")
+            }
+            Self(own, _) => write!(f, "request {own}"),
+        }
+    }
+}
+
+/// Milliseconds as people say them: `0.4 ms`, `512 ms`, `1.2 s`, `2 h 10 min`.
 struct Millis(f64);
 
 impl fmt::Display for Millis {
@@ -227,7 +145,8 @@ impl fmt::Display for Millis {
         match self.0 {
             ms if ms < 10.0 => write!(f, "{} ms", (ms * 10.0).round() / 10.0),
             ms if ms < 1_000.0 => write!(f, "{ms:.0} ms"),
-            ms => write!(f, "{} s", (ms / 100.0).round() / 10.0),
+            ms if ms < 120_000.0 => write!(f, "{} s", (ms / 100.0).round() / 10.0),
+            ms => write!(f, "{}", Spoken(Duration::from_millis(ms as u64))),
         }
     }
 }

@@ -1,8 +1,13 @@
 //! Rings are bounded, questions find what they ask for, and sentences read as they should.
 
+use std::num::{NonZeroU32, NonZeroU64};
+
 use serde_json::{Value, json};
 
 use super::*;
+use crate::core::admission::{Class, Rival};
+use crate::core::identity::{AuthType, Caller, Identity};
+use crate::core::quota::{Limit, Period, Quota, Rate};
 
 fn entry(what: What) -> Entry {
     Entry { at_unix_seconds: 1.5, endpoint: Some("demo".into()), deployment: Some("blue".into()), what }
@@ -11,11 +16,13 @@ fn entry(what: What) -> Entry {
 fn rejection(reason: &str, seen: Option<Seen>) -> Entry {
     entry(What::Reject(Rejection {
         request: "7f3".into(),
+        client_request: None,
         chosen: Some(Chosen::Turn),
         reason: reason.into(),
         status: Some(503),
         queue_ms: if reason == "queue_full" { 0.0 } else { 500.4 },
         seen,
+        grounds: None,
         retry_after_ms: Some(1_200),
     }))
 }
@@ -23,6 +30,7 @@ fn rejection(reason: &str, seen: Option<Seen>) -> Entry {
 fn route() -> Route {
     Route {
         request: "7f3".into(),
+        client_request: None,
         chosen: Some(Chosen::Turn),
         share_now: Some(90.0),
         replica: "blue-3".into(),
@@ -81,12 +89,183 @@ fn other_decisions_have_sentences_too() {
     );
     let reason = json!({ "kind": "over", "busy": 2, "queued": 12, "ghosts": 5.2, "slots": 2, "needed": 28,
         "target_percent": 70, "max": 5 });
-    let scale = Scale { from: 2, to: 5, because: "14 over 2".into(), reason };
+    let scale = Scale { from: 2, to: 5, because: "2 busy + 12 queued over 2 slots".into(), reason };
+    let held =
+        Scale { because: format!("held between 2 and 5 by an operator: {}", scale.because), ..scale.clone() };
     assert_eq!(
         entry(What::Scale(scale)).to_string(),
         "blue: from 2 to 5 replicas, because 2 requests were running and 12 waiting for 2 slots, and 5 had been turned away \
          that would still run; to have at most 70 % of the slots in use, 28 replicas would be needed, of which 5 are allowed"
     );
+    let text = entry(What::Scale(held)).to_string();
+    assert!(
+        text.contains("because held between 2 and 5 by an operator: 2 requests were running and 12"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_number_that_stays_and_a_rule_by_formula_are_told_plainly() {
+    let because = "0 busy + 0 queued and no replica: 0 replicas are enough".to_owned();
+    let stays = Scale { from: 0, to: 0, because, reason: Value::Null };
+    assert!(entry(What::Scale(stays)).to_string().starts_with("blue: stays at 0 replicas, because 0 busy"));
+    let reason = json!({ "kind": "lower", "peak": 1, "window": 60.0, "sample": { "busy": 0, "queued": 0, "slots": 5 } });
+    let because = "0 busy + 0 queued over 5 slots is 0 %, not over the target of 70 %: in the last 60 s 1 replica was enough";
+    let lower = Scale { from: 5, to: 1, because: because.into(), reason };
+    assert_eq!(
+        entry(What::Scale(lower)).to_string(),
+        "blue: from 5 to 1 replica, because 1 replica was enough at any time in the 60 s before; 0 of 5 slots were busy, and 0 \
+         requests waited"
+    );
+    let reason = json!({ "kind": "adaptive", "arrivals_per_second": 8.4, "service": 0.5, "offered": 4.2, "margin": 3.1,
+        "recent": 11.5, "waiting": 0 });
+    let because = "offered load 4.2 (8.4 arrivals/s × 0.50 s) + margin 3.1 for burstiness 2.3 = 8 replicas";
+    let scale = Scale { from: 5, to: 8, because: because.into(), reason: reason.clone() };
+    let average = "8.4 requests a second came, each of which takes 0.50 s, so that 4.2 slots are busy on average; with 3.1 more \
+                   for what chance adds, that is 8 replicas";
+    assert_eq!(
+        entry(What::Scale(scale)).to_string(),
+        format!("blue: from 5 to 8 replicas, because {average}")
+    );
+    let because = format!(
+        "{because}; most that ran, waited or was turned away at one time in the last 60 s: 12; at most 10 allowed"
+    );
+    let scale = Scale { from: 5, to: 10, because, reason };
+    assert_eq!(
+        entry(What::Scale(scale)).to_string(),
+        format!(
+            "blue: from 5 to 10 replicas, because up to 12 requests ran, waited or were turned away at one time in the 60 s \
+             before; on average it would be less: {average}; at most 10 allowed"
+        )
+    );
+    let reason = json!({ "kind": "adaptive", "waiting": 1 });
+    let scale = Scale { from: 0, to: 1, because: "offered load 0.0 = 1 replica".into(), reason };
+    assert_eq!(
+        entry(What::Scale(scale)).to_string(),
+        "blue: from 0 to 1 replica, because 1 request waited and there was no replica"
+    );
+}
+
+fn refused_for(reason: &str, seen: bool, grounds: Grounds) -> String {
+    let seen = seen.then_some(Seen {
+        ready: 2,
+        busy: 2,
+        slots: Some(2),
+        waiting: 3,
+        max_wait_ms: 500,
+        max_length: Some(3),
+    });
+    let mut entry = rejection(reason, seen);
+    if let What::Reject(reject) = &mut entry.what {
+        (reject.queue_ms, reject.retry_after_ms, reject.grounds) = (0.0, None, Some(grounds));
+    }
+    let json = serde_json::to_value(&entry).unwrap();
+    assert_eq!(serde_json::from_value::<Entry>(json).unwrap(), entry);
+    entry.to_string()
+}
+
+#[test]
+fn a_refusal_says_which_times_did_not_fit_and_who_had_the_place() {
+    let begin =
+        "request 7f3 was refused with 503 at once: all 2 slots of blue were busy and 3 others waited; ";
+    let deadline = |left_ms, wait_ms, answer_ms| Grounds::Deadline { left_ms, wait_ms, answer_ms };
+    let by = " (x-request-deadline-ms, or its client's own time-out)";
+    for (grounds, expected) in [
+        (
+            deadline(300.0, Some(400.0), 100.0),
+            format!(
+                "300 ms were left until its deadline, but it would have waited 400 ms for a slot, and an answer typically \
+                 takes 100 ms more{by}"
+            ),
+        ),
+        (
+            deadline(300.0, Some(400.0), 0.0),
+            format!("300 ms were left until its deadline, and it would have waited 400 ms for a slot{by}"),
+        ),
+        (
+            deadline(80.0, None, 100.0),
+            format!("80 ms were left until its deadline, and an answer typically takes 100 ms{by}"),
+        ),
+        (deadline(0.0, None, 100.0), format!("its deadline had passed{by}")),
+    ] {
+        assert_eq!(refused_for("deadline_unmeetable", true, grounds), format!("{begin}{expected}"));
+    }
+    let place = "the queue was full (max_queue_length), and its place went to a request ";
+    for (rival, expected) in [
+        (Rival::MoreImportant { class: Class::Critical }, "of the more important class critical"),
+        (
+            Rival::Entitled { class: Class::Sheddable },
+            "of the class sheddable, which had less than its share of the places",
+        ),
+        (Rival::FewerWaiting, "of a caller of whom fewer were waiting than of its own (fair_share)"),
+        (Rival::Promised, "that had been refused before, and came back when it was told to"),
+    ] {
+        assert_eq!(refused_for("shed", true, Grounds::GaveWay(rival)), format!("{begin}{place}{expected}"));
+    }
+    let What::Reject(mut long) = rejection("quota_exceeded", None).what else { unreachable!() };
+    long.retry_after_ms = Some(20_612_900);
+    let long = entry(What::Reject(long)).to_string();
+    assert!(long.ends_with("; it was told to come back in 5 h 43 min"), "{long}");
+    let old = refused_for("shed", true, Grounds::Age { limit_ms: 200.0 });
+    assert!(
+        old.contains("those that had waited for more than 200 ms were turned away (queue_order)"),
+        "{old}"
+    );
+}
+
+#[test]
+fn a_refusal_by_a_limit_says_whose_it_is_and_how_much() {
+    let begin = "request 7f3 was refused with 503 at once: ";
+    let identity =
+        |caller, subject: &str| Identity { auth: AuthType::Key, subject: Some(subject.into()), caller };
+    let (client, key) = (identity(Caller::Client(0), "batch-team"), identity(Caller::Key, "primary"));
+    let bearer = identity(Caller::Bearer([7; 16]), "alice");
+    let number = |number| NonZeroU32::new(number).unwrap();
+    let rate = Limit::Rate(Rate::new(number(2_500), Some(number(5))));
+    let quota = Limit::Quota(Quota { requests: NonZeroU64::new(1_000).unwrap(), per: Period::Day });
+    for (code, limit, identity, expected) in [
+        (
+            "too_many_concurrent",
+            Limit::Concurrency(number(4)),
+            client,
+            "client batch-team had 4 requests under way, and may have no more at once (concurrency)",
+        ),
+        (
+            "rate_limited",
+            rate,
+            key,
+            "the callers with one of the endpoint's own keys together sent more than 2.5 requests a second, with 5 at the \
+             same moment (requests_per_second, burst)",
+        ),
+        (
+            "quota_exceeded",
+            quota,
+            bearer,
+            "the bearer of tokens for alice had used up its 1000 requests of the day (UTC; quota)",
+        ),
+    ] {
+        let grounds = Grounds::of_limit(limit, Some(&identity));
+        assert_eq!(refused_for(code, false, grounds), format!("{begin}{expected}"));
+    }
+}
+
+#[test]
+fn a_request_is_called_by_both_of_its_ids_and_found_by_each() {
+    let client_request = Some("job-1".to_owned());
+    let found = entry(What::Route(Route { client_request: client_request.clone(), ..route() }));
+    assert!(found.to_string().starts_with("request 7f3 (its client's id: job-1) went to blue"), "{found}");
+    let about = |id: &str| Question { request: Some(id.into()), ..Question::default() };
+    for (id, is_found) in [("7f3", true), ("job-1", true), ("job", false), ("", false)] {
+        assert_eq!(about(id).takes(&found), is_found, "{id}");
+    }
+    let same = Route { request: "job-1".into(), client_request, ..route() };
+    assert!(entry(What::Route(same)).to_string().starts_with("request job-1 went to"));
+}
+
+#[test]
+fn times_are_told_to_the_millisecond() {
+    let exact = Entry { at_unix_seconds: 1_795_284_822.123_456_7, ..entry(What::Route(route())) };
+    assert!(serde_json::to_string(&exact).unwrap().contains("\"at_unix_seconds\":1795284822.123,"));
 }
 
 fn retried(causes: &[Cause], denied: Option<Denied>, hedge: Option<Hedge>) -> Entry {

@@ -23,6 +23,11 @@ pub enum Reason {
         budget: f64,
         /// What runs, waits or was turned away, in slots.
         demand: f64,
+        /// Slots of one replica; 0 is no limit, and counts as one.
+        slots: u32,
+        /// Busy share of the slots to aim at, where the rule has one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        target_percent: Option<u32>,
         /// Replicas, ready and starting together.
         total: u32,
         /// Replicas that are needed now, before the bounds.
@@ -80,23 +85,21 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Adaptive(numbers) => numbers.fmt(f),
-            Self::AtOnce { waiting, wait, budget, demand, total, needed, max } => {
-                match *waiting {
-                    0 => f.write_str("requests were turned away and one that comes now ")?,
-                    1 => f.write_str("1 request waits and the newest ")?,
-                    waiting => write!(f, "{waiting} requests wait and the newest ")?,
-                }
-                match wait {
-                    Some(wait) => write!(f, "would wait {wait:.2} s")?,
-                    None => f.write_str("would wait nobody knows how long")?,
-                }
+            Self::AtOnce { waiting, wait, budget, demand, slots, target_percent, needed, max, total: _ } => {
+                write_wait(f, *waiting, *wait, *budget)?;
+                let busy = count((demand - 1e-9).ceil().max(1.0) as u32, "slot");
                 write!(
                     f,
-                    ", over {budget:.2} s: {demand:.1} to do at once, {} needed, ",
-                    is_or_are(*needed)
+                    "; serving in time all that ran, waited or had just been turned away takes {busy}"
                 )?;
-                write!(f, "{}", there_are(*total))?;
-                if needed > max { write!(f, ", at most {max} allowed") } else { Ok(()) }
+                write!(f, ": {}", count(*needed, "replica"))?;
+                if *slots > 1 {
+                    write!(f, " with {slots} slots each")?;
+                }
+                if let Some(target) = target_percent {
+                    write!(f, ", so that at most {target} % of the slots are in use")?;
+                }
+                if needed > max { write!(f, "; at most {max} allowed") } else { Ok(()) }
             }
             Self::Manual { replicas } => {
                 write!(f, "the configuration fixes the number at {}", count(*replicas, "replica"))
@@ -136,6 +139,42 @@ impl fmt::Display for Reason {
                 write!(f, "{sample}: ")?;
                 sample.write_needed(f)
             }
+        }
+    }
+}
+
+/// What was seen between two evaluations, and against what it is held.
+fn write_wait(f: &mut fmt::Formatter<'_>, waiting: u32, wait: Option<f64>, budget: f64) -> fmt::Result {
+    let newest = match waiting {
+        0 => {
+            f.write_str("requests had been turned away, and ")?;
+            "one that came then"
+        }
+        1 => "the one request in the queue",
+        waiting => {
+            write!(f, "{waiting} requests were waiting, and ")?;
+            "the newest"
+        }
+    };
+    match wait.filter(|wait| wait.is_finite()) {
+        Some(wait) => write!(
+            f,
+            "{newest} would have waited {} for a slot, more than {}, half of the longest wait that is allowed",
+            Seconds(wait),
+            Seconds(budget)
+        ),
+        None => write!(f, "nobody could tell how long {newest} would have to wait for a slot"),
+    }
+}
+
+/// Seconds as people say them: `40 ms`, `1.5 s`.
+struct Seconds(f64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            seconds if seconds < 1.0 => write!(f, "{:.0} ms", seconds * 1_000.0),
+            seconds => write!(f, "{} s", (seconds * 10.0).round() / 10.0),
         }
     }
 }
@@ -201,5 +240,8 @@ fn was_or_were(replicas: u32) -> String {
 }
 
 fn there_are(replicas: u32) -> String {
+    if replicas == 0 {
+        return "there is no replica".to_owned();
+    }
     format!("there {} {}", if replicas == 1 { "is" } else { "are" }, count(replicas, "replica"))
 }

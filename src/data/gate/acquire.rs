@@ -66,12 +66,13 @@ impl Acquire {
             Admission::Refused(ticket, why) => {
                 let now = if self.ticket.take().is_none() { self.asked } else { now() };
                 let retry = state.pool.retry(ticket, why, &self.ask, now);
+                let prospect = state.pool.prospect(why, &self.ask, now);
                 // Gone already for one that was turned away, but for a poll that came in between.
                 let waker = state.wakers.remove(&ticket);
                 // A refusal is demand, and may be all that there is.
                 self.gate.unlock(state);
                 drop(waker);
-                ControlFlow::Break(Err(Refusal { why, retry }))
+                ControlFlow::Break(Err(Refusal { why, retry, prospect }))
             }
         }
     }
@@ -89,15 +90,16 @@ impl Acquire {
         state.pool.expire(ticket, now);
         let waker = state.wakers.remove(&ticket);
         let end = match state.pool.any_ready() {
-            _ if self.deadline.is_useless() => Denial::TooLate,
+            _ if self.deadline.is_useless() => Denial::TooLate(None),
             true => Denial::WaitedTooLong,
             false => Denial::NoReadyReplica,
         };
         let why = state.pool.verdict(ticket).unwrap_or(end);
         let retry = state.pool.retry(ticket, why, &self.ask, now);
+        let prospect = state.pool.prospect(why, &self.ask, now);
         drop(state);
         drop(waker);
-        Err(Refusal { why, retry })
+        Err(Refusal { why, retry, prospect })
     }
 
     fn permit(&mut self, place: TicketId, target: Arc<Target>, since: Instant) -> Permit {

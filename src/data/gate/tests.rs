@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::*;
-use crate::core::admission::{Class, Mark};
+use crate::core::admission::{Class, Mark, Rival};
 
 const WAIT: Duration = Duration::from_millis(500);
 const LONG: Duration = Duration::MAX;
@@ -204,7 +204,7 @@ async fn who_gives_way_is_woken_and_told_when_to_come_back() {
     let mut stays = waiting_for(&gate, Ask { class: Class::Critical, ..Ask::default() });
     assert_eq!((gives_way.bell.rung(), stays.bell.rung()), (1, 0));
     let Poll::Ready(Err(refusal)) = gives_way.poll() else { panic!("it waits on") };
-    assert_eq!(refusal.why, Denial::GaveWay);
+    assert_eq!(refusal.why, Denial::GaveWay(Rival::MoreImportant { class: Class::Critical }));
     // The one that waits now, and itself: two services.
     assert_eq!(refusal.retry, Retry { wait: Duration::from_millis(400), seconds: 1 });
     drop(permit);
@@ -214,7 +214,7 @@ async fn who_gives_way_is_woken_and_told_when_to_come_back() {
     let mut newer = waiting_for(&gate, Ask { class: Class::Sheddable, ..Ask::default() });
     let mut back = waiting_for(&gate, Ask { class: Class::Sheddable, mark, ..Ask::default() });
     let Poll::Ready(Err(refusal)) = newer.poll() else { panic!("it waits on") };
-    assert_eq!(refusal.why, Denial::GaveWay);
+    assert_eq!(refusal.why, Denial::GaveWay(Rival::Promised));
     drop(permit);
     drop(back.permit());
     assert_empty(&gate);
@@ -249,7 +249,9 @@ async fn a_deadline_that_cannot_be_met_any_more_ends_the_wait_at_once() {
     tokio::time::advance(Duration::from_millis(10)).await;
     assert_eq!(hurried.bell.rung(), 1);
     let Poll::Ready(Err(refusal)) = hurried.poll() else { panic!("it waits on") };
-    assert_eq!((refusal.why, gate.load().queued), (Denial::TooLate, 1));
+    assert_eq!((refusal.why, gate.load().queued), (Denial::TooLate(None), 1));
+    let prospect = refusal.prospect.expect("the times that led to it");
+    assert!(prospect.left <= prospect.answer && prospect.wait.is_none(), "{prospect:?}");
     drop(permit);
     drop(patient.permit());
     assert_empty(&gate);

@@ -1,11 +1,11 @@
-//! A request as a worker's ring keeps it: what its record held, moved and not worked on, with a copy of its id.
+//! A request as a worker's ring keeps it: what its record held, moved and not worked on, with a copy of its ids.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, StatusCode};
 
-use crate::core::ledger::{Chosen, Entry, Question, Rejection, Route, Seen, What};
+use crate::core::ledger::{Chosen, Entry, Grounds, Question, Rejection, Route, Seen, What};
 use crate::core::retry::Tries;
 use crate::core::settings::Name;
 use crate::observe::access::Record;
@@ -15,14 +15,23 @@ use crate::observe::ledger::unix_seconds;
 const LONGEST_ID: usize = 100;
 
 /// What a record tells of decisions, beside what the access log says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Story {
     /// Why the request came to its deployment.
     pub chosen: Option<Chosen>,
-    /// What was there when it was refused a slot.
-    pub seen: Option<Seen>,
+    /// Of a request that was refused: boxed, as most are not.
+    pub refused: Option<Box<Refused>>,
     /// When the client was told to come back.
     pub retry_after: Option<Duration>,
+}
+
+/// What there is to tell of a refusal.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Refused {
+    /// What was there when it was refused a slot.
+    pub seen: Option<Seen>,
+    /// What the refusal turned on.
+    pub grounds: Option<Grounds>,
 }
 
 #[derive(Clone, Debug)]
@@ -38,6 +47,7 @@ pub(super) struct Passed {
     status: Option<StatusCode>,
     reason: Option<&'static str>,
     id: Id,
+    client_id: Id,
 }
 
 /// The last requests of one worker. Their places are made once and filled again and again, field by field: to build each
@@ -95,7 +105,8 @@ impl Default for Passed {
             total_time: Duration::ZERO,
             status: None,
             reason: None,
-            id: Id { length: 0, bytes: [0; LONGEST_ID] },
+            id: Id::NONE,
+            client_id: Id::NONE,
         }
     }
 }
@@ -104,10 +115,11 @@ impl Passed {
     fn fill(&mut self, record: &mut Record) {
         self.ended_at = record.started_at + record.total_time;
         self.id.set(record.request_id.as_ref());
+        self.client_id.set(record.client_request_id.as_ref());
         self.endpoint = record.endpoint.take();
         self.deployment = record.deployment.take();
         self.replica = record.replica.take();
-        self.story = record.story;
+        self.story = std::mem::take(&mut record.story);
         self.tries = record.tries;
         self.queue_time = record.queue_time;
         self.total_time = record.total_time;
@@ -128,19 +140,26 @@ impl Passed {
         };
         same(&question.endpoint, &self.endpoint)
             && same(&question.deployment, &self.deployment)
-            && question.request.as_ref().is_none_or(|asked| self.id.as_bytes() == asked.as_bytes())
+            && question.request.as_ref().is_none_or(|asked| {
+                // Nobody's id is empty, and many have none.
+                !asked.is_empty()
+                    && [&self.id, &self.client_id].iter().any(|id| id.as_bytes() == asked.as_bytes())
+            })
     }
 
     pub(super) fn entry(&self) -> Entry {
-        let request = String::from_utf8_lossy(self.id.as_bytes()).into_owned();
+        let request = self.id.text().unwrap_or_default();
+        let client_request = self.client_id.text();
         let (queue_ms, total_ms) = (millis(self.queue_time), millis(self.total_time));
         let status = self.status.map(|status| status.as_u16());
         let reason = self.reason.map(str::to_owned);
-        let Story { chosen, seen, retry_after } = self.story;
+        let Story { chosen, refused, retry_after } = self.story.clone();
+        let Refused { seen, grounds } = refused.map(|refused| *refused).unwrap_or_default();
         let what = match &self.replica {
             Some(replica) => What::sent(
                 Route {
                     request,
+                    client_request,
                     chosen,
                     share_now: None,
                     replica: replica.to_string(),
@@ -154,11 +173,13 @@ impl Passed {
             ),
             None => What::Reject(Rejection {
                 request,
+                client_request,
                 chosen,
                 reason: reason.unwrap_or_else(|| "answered".to_owned()),
                 status,
                 queue_ms,
                 seen,
+                grounds,
                 retry_after_ms: retry_after.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             }),
         };
@@ -185,6 +206,8 @@ struct Id {
 }
 
 impl Id {
+    const NONE: Self = Self { length: 0, bytes: [0; LONGEST_ID] };
+
     fn set(&mut self, value: Option<&HeaderValue>) {
         let value = value.map_or(&[][..], HeaderValue::as_bytes);
         let value = &value[..value.len().min(LONGEST_ID)];
@@ -194,6 +217,10 @@ impl Id {
 
     fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]
+    }
+
+    fn text(&self) -> Option<String> {
+        (self.length > 0).then(|| String::from_utf8_lossy(self.as_bytes()).into_owned())
     }
 }
 

@@ -20,7 +20,8 @@ fn with_id(id: &str) -> Record {
 fn refused(id: &str) -> Record {
     let seen =
         Some(Seen { ready: 1, busy: 1, slots: Some(1), waiting: 2, max_wait_ms: 500, max_length: None });
-    let story = Story { seen, retry_after: Some(Duration::from_secs(1)), ..Story::default() };
+    let refused = Some(Box::new(Refused { seen, grounds: None }));
+    let story = Story { refused, retry_after: Some(Duration::from_secs(1)), ..Story::default() };
     let status = Some(StatusCode::SERVICE_UNAVAILABLE);
     Record { replica: None, reason: Some("queue_timeout"), status, story, ..with_id(id) }
 }
@@ -84,6 +85,22 @@ fn an_id_of_any_length_is_found() {
     assert_eq!(ledger.find(&about(&long), 5).entries.len(), 1);
     assert_eq!(ledger.find(&about("short"), 5).entries.len(), 1);
     assert_eq!(ledger.find(&about("shor"), 5).entries.len(), 0);
+    assert_eq!(ledger.find(&about(""), 5).entries.len(), 0, "none is no id");
+    let client_request_id = Some(HeaderValue::from_static("job-1"));
+    worker.take(&mut Record { client_request_id, ..with_id("with-both") });
+    for id in ["job-1", "with-both"] {
+        let found = ledger.find(&about(id), 5).entries;
+        assert_eq!(found.iter().map(Entry::request).collect::<Vec<_>>(), [Some("with-both")], "{id}");
+    }
+    // A place that is filled again has nothing of the one before.
+    (0..ROUTES).for_each(|_| worker.take(&mut with_id("other")));
+    assert_eq!(ledger.find(&about("job-1"), 5).entries.len(), 0);
+}
+
+#[test]
+fn a_worker_keeps_no_more_than_is_said() {
+    let bytes = size_of::<Passed>() * (ROUTES + REJECTS + RETRIES);
+    assert!(bytes <= 1_000 << 10, "docs/explain.md says 1 MiB: {bytes}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `GET /explain`: the last decisions and why, from the ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::extract::State as Shared;
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{AdminContext, Failure};
 use super::input::{Target, invalid};
 use crate::core::ledger::{Chosen, Entry, Kind, Question};
+use crate::core::settings::Name;
 use crate::data::world::Snapshot;
 use crate::observe::ledger::Kept;
 
@@ -59,15 +60,35 @@ pub(super) async fn explain(
     let last = target.number("last", MOST)?.unwrap_or(LAST) as usize;
     let snapshot = context.snapshot.load();
     let found = context.ledger.find(&question, last);
-    if let Some(endpoint) = &question.endpoint
-        && found.entries.is_empty()
-        && !snapshot.endpoints.iter().any(|e| e.settings.name.as_str().eq_ignore_ascii_case(endpoint))
-    {
-        let message = "there is no such endpoint, and nothing is remembered of one";
-        return Err(Failure::new(StatusCode::NOT_FOUND, "endpoint_not_found", message));
+    if found.entries.is_empty() {
+        are_there(&question, &snapshot)?;
     }
     let value = found.entries.into_iter().map(|entry| with_share(entry, &snapshot).into()).collect();
     Ok(Json(Explanation { kept: found.kept, value }).into_response())
+}
+
+/// Whether there is what nothing is remembered of: a name that is nobody's is a slip of the hand.
+fn are_there(question: &Question, snapshot: &Snapshot) -> Result<(), Failure> {
+    let asked = |name: &Name, asked: &str| name.as_str().eq_ignore_ascii_case(asked);
+    let endpoints: Vec<_> = match &question.endpoint {
+        None => snapshot.endpoints.iter().collect(),
+        Some(name) => snapshot.endpoints.iter().filter(|e| asked(&e.settings.name, name)).collect(),
+    };
+    if question.endpoint.is_some() && endpoints.is_empty() {
+        let message = "there is no such endpoint, and nothing is remembered of one";
+        return Err(Failure::new(StatusCode::NOT_FOUND, "endpoint_not_found", message));
+    }
+    let Some(deployment) = &question.deployment else { return Ok(()) };
+    let deployments = || endpoints.iter().flat_map(|endpoint| &endpoint.deployments);
+    if deployments().any(|d| asked(&d.settings.name, deployment)) {
+        return Ok(());
+    }
+    let known: BTreeSet<_> = deployments().map(|d| d.settings.name.as_str()).collect();
+    let known: Vec<_> = known.into_iter().collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    let message =
+        format!("there is no such deployment, and nothing is remembered of one; there are: {known}");
+    Err(Failure::new(StatusCode::NOT_FOUND, "deployment_not_found", message))
 }
 
 fn kind_of(text: &str) -> Result<Kind, Failure> {

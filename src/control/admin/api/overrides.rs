@@ -72,8 +72,8 @@ async fn keep(
         Failure::new(StatusCode::INSUFFICIENT_STORAGE, "store_failed", message)
     })?;
     match hold {
-        Some(Override { min, max, until }) => {
-            tracing::info!(%endpoint, %deployment, ?min, ?max, %until, "an operator sets the number of replicas");
+        Some(hold) => {
+            tracing::info!(%endpoint, %deployment, "an operator sets the number of replicas: {hold}");
         }
         None => tracing::info!(%endpoint, %deployment, "the override of the number of replicas is lifted"),
     }

@@ -7,6 +7,7 @@ use super::super::number::{Look, Number};
 use super::*;
 use crate::core::admission::{Load, Tally};
 use crate::core::bounds::Override;
+use crate::core::ledger::Question;
 use crate::core::schedule::Schedule;
 use crate::core::settings::{ProviderSettings, ScalePolicy};
 use fake::BEGIN;
@@ -60,7 +61,7 @@ async fn a_schedule_raises_the_number_at_its_moment_and_not_at_the_next_interval
     assert_eq!(world.desired(), 3);
     assert_eq!(
         world.reason(),
-        "at least 3 by the schedule `morning` until 08:10 CET (in 10 min): there is 1 replica, at least 3 asked for"
+        "at least 3 by the schedule `morning` until 08:10 CET: there is 1 replica, at least 3 asked for"
     );
     tokio::time::sleep_until(moment + 600 * SECOND - MOMENT).await;
     assert_eq!(world.status().bounds.unwrap().min_instances, 3);
@@ -92,7 +93,7 @@ async fn an_operator_goes_before_a_schedule_and_a_schedule_before_the_load() {
     world.until_second(71).await;
     assert_eq!(world.desired(), 2);
     assert!(
-        world.reason().starts_with("held at 2 by an operator until 07:02 UTC (in 2 min"),
+        world.reason().starts_with("held at 2 by an operator until 07:02:20 UTC: "),
         "{}",
         world.reason()
     );
@@ -228,6 +229,16 @@ async fn an_operator_gets_no_more_replicas_than_there_are_ports() {
     assert_eq!((world.fake.started(), world.states().len()), (started, 2), "nothing is tried in vain");
 }
 
+#[tokio::test(start_paused = true)]
+async fn that_nothing_is_there_in_the_beginning_is_not_told() {
+    let world = World::new(settings(0));
+    sleep(3 * SECOND).await;
+    let told = || world.board.ledger().find(&Question::default(), 10).entries;
+    assert_eq!((world.desired(), told().as_slice()), (0, &[][..]));
+    drop(world.ask().await.expect("a slot"));
+    assert!(told()[0].to_string().starts_with("blue: from 0 to "), "{:?}", told());
+}
+
 #[test]
 fn what_is_asked_for_is_recorded_beside_what_the_rule_said() {
     let mut idle = settings(0);
@@ -307,7 +318,7 @@ async fn who_waits_while_nobody_is_ready_raises_the_number_at_once_and_a_burst_d
     };
     let (_, (first, later)) = tokio::join!(tokio::time::timeout(2 * SECOND, all), decisions);
     assert_eq!((first.from, first.to), (1, 4), "{}", first.reason);
-    assert!(first.reason.contains("3 requests wait"), "{}", first.reason);
+    assert!(first.reason.contains("3 requests were waiting"), "{}", first.reason);
     assert_eq!(later.at_unix_seconds, first.at_unix_seconds);
 }
 

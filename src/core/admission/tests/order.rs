@@ -55,7 +55,7 @@ fn a_full_queue_has_a_place_for_what_matters_more() {
     let newer = waits(&mut pool, &ask(Class::Sheddable), now());
     let ordinary = waits(&mut pool, &ask(Class::Default), now());
     assert_eq!(pool.take_turned_away(), [newer], "the newest of the least important class");
-    assert_eq!(pool.verdict(newer), Some(Denial::GaveWay));
+    assert_eq!(pool.verdict(newer), Some(Denial::GaveWay(Rival::MoreImportant { class: Class::Default })));
     assert_eq!(pool.claim(newer), None);
     let critical = waits(&mut pool, &ask(Class::Critical), now());
     assert_eq!(pool.take_turned_away(), [older]);
@@ -80,9 +80,14 @@ fn a_deadline_is_looked_at_on_arrival_and_again_when_the_turn_comes() {
     assert!(matches!(pool.admit(&until(0), start), Admission::Refused(_, Denial::Hopeless)), "it has passed");
     let at_once = pool.admit(&until(50), start);
     assert!(matches!(at_once, Admission::Granted(..)), "only the model knows whether it is in time");
-    assert!(matches!(pool.admit(&until(190), start), Admission::Refused(_, Denial::TooLate)));
+    assert!(matches!(pool.admit(&until(190), start), Admission::Refused(_, Denial::TooLate(Some(_)))));
     let first = waits(&mut pool, &until(210), start);
-    assert!(matches!(pool.admit(&until(290), start), Admission::Refused(_, Denial::TooLate)));
+    let Admission::Refused(_, why) = pool.admit(&until(290), start) else { panic!("it would be too late") };
+    let Some(Prospect { left, wait: Some(wait), answer }) = pool.prospect(why, &until(290), start) else {
+        panic!("the times that led to it: {why:?}");
+    };
+    assert_eq!(left, ms(290));
+    assert!(wait >= ms(150) && answer >= ms(90) && wait + answer > left, "{wait:?} {answer:?}");
     let second = waits(&mut pool, &until(310), start);
     let patient = waits(&mut pool, &Ask::default(), start);
     let later = start + ms(100);
@@ -92,7 +97,7 @@ fn a_deadline_is_looked_at_on_arrival_and_again_when_the_turn_comes() {
     let late = start + ms(250);
     assert_eq!(pool.release(ReplicaId(0), &use_of(ms(150), late, Tenant::default())), Some(patient));
     assert_eq!(pool.take_turned_away(), [second]);
-    assert_eq!(pool.verdict(second), Some(Denial::TooLate));
+    assert_eq!(pool.verdict(second), Some(Denial::TooLate(None)));
     let tally = pool.take_tally(late);
     assert_eq!(
         (tally.arrivals, tally.rejected),
@@ -124,7 +129,8 @@ fn who_comes_last_is_first_while_the_queue_stands_and_the_old_are_turned_away() 
     assert!(overloaded.iter().all(|waited| *waited <= ms(20)), "{overloaded:?}");
     assert!(pool.load().queued <= 5, "an age limit of two services: {}", pool.load().queued);
     let turned_away = pool.take_turned_away();
-    assert!(turned_away.iter().all(|ticket| pool.verdict(*ticket) == Some(Denial::TooOld)));
+    let is_told = |why| matches!(why, Some(Denial::TooOld(limit)) if limit.abs_diff(ms(20)) < ms(1));
+    assert!(turned_away.iter().all(|ticket| is_told(pool.verdict(*ticket))));
 }
 
 /// Slot-seconds of two callers whose requests take this long each, while both always wait.

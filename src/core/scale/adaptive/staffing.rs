@@ -72,11 +72,11 @@ impl Staffing {
     }
 }
 
-/// `offered load 4.2 (8.4 arrivals/s × 0.50 s) + margin 3.1 for burstiness 2.3 = 8 replicas; most in the last 300 s: 9`
+/// `offered load 4.2 (8.4 arrivals/s × 0.50 s) + margin 3.1 for burstiness 2.3 = 8 replicas; 9 were needed in the 300 s before, and are kept`
 impl fmt::Display for Staffing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.idle && self.needed == 0 {
-            return write!(f, "nothing has come for {:.0} s and no replica has to be there", self.hold);
+            return write!(f, "nothing came in the {:.0} s before and no replica has to be there", self.hold);
         }
         let need = self.replicas_for(self.offered + self.margin);
         write!(f, "offered load {:.1} ({:.1} arrivals/s × ", self.offered, self.arrivals_per_second)?;
@@ -91,7 +91,7 @@ impl fmt::Display for Staffing {
         write!(f, " = {need} {}", if need == 1 { "replica" } else { "replicas" })?;
         let held = self.replicas_for(self.held);
         if held != need {
-            write!(f, "; most in the last {:.0} s: {held}", self.hold)?;
+            write!(f, "; {held} were needed in the {:.0} s before, and are kept", self.hold)?;
         }
         let recent = self.replicas_for(self.recent);
         if recent > held {

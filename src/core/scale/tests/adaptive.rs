@@ -99,7 +99,10 @@ fn where_none_has_to_be_there_none_stays_after_the_hold() {
     assert!(steady(&mut history, &rule, 200..499, &idle).desired > 0);
     let decision = steady(&mut history, &rule, 499..520, &idle);
     assert_eq!(decision.desired, 0);
-    assert_eq!(decision.reason.to_string(), "nothing has come for 300 s and no replica has to be there");
+    assert_eq!(
+        decision.reason.to_string(),
+        "nothing came in the 300 s before and no replica has to be there"
+    );
     assert!(
         steady(&mut history, &rule, 520..521, &Signals { queue: 1, arrivals: 1, ..seen(0.0, 0, 0, 0) })
             .desired

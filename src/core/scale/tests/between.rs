@@ -37,8 +37,9 @@ fn who_would_wait_too_long_is_a_reason_to_act_at_once() {
     assert_eq!(decision.desired, 23);
     assert_eq!(
         decision.reason.to_string(),
-        "12 requests wait and the newest would wait 1.50 s, over 0.25 s: 16.0 to do at once, 23 replicas are needed, \
-         there are 4 replicas"
+        "12 requests were waiting, and the newest would have waited 1.5 s for a slot, more than 250 ms, half of the longest \
+         wait that is allowed; serving in time all that ran, waited or had just been turned away takes 16 slots: 23 replicas, so \
+         that at most 70 % of the slots are in use"
     );
     assert_eq!(between(&adaptive, &quiet(&adaptive), &burst).map(|decision| decision.desired), Some(16));
     let few = UtilizationScale { max: 6, ..adaptive };
@@ -71,7 +72,10 @@ fn the_first_who_waits_for_nobody_does_not_wait_for_the_interval() {
         let decision = between(&rule, &History::default(), &seen(0.0, 0, 0, 1)).expect("one");
         assert!((1..=2).contains(&decision.desired));
         assert!(
-            decision.reason.to_string().contains("would wait nobody knows how long"),
+            decision
+                .reason
+                .to_string()
+                .contains("nobody could tell how long the one request in the queue would have to wait"),
             "{}",
             decision.reason
         );

@@ -102,7 +102,7 @@ fn who_was_turned_away_is_a_reason_as_good_as_who_waits() {
     let decision = at_once(&rule, &History::default(), &away).expect("more");
     let text = decision.reason.to_string();
     assert!(
-        text.starts_with("requests were turned away and one that comes now would wait 1.00 s, over 0.25 s"),
+        text.starts_with("requests had been turned away, and one that came then would have waited 1 s for a slot, more than 250 ms"),
         "{text}"
     );
     assert_eq!(at_once(&rule, &History::default(), &Signals { rejected: 0, ..away }), None);

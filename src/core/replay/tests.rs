@@ -11,6 +11,8 @@ use crate::core::bounds::Bounds;
 use crate::core::recording::{Line, Request};
 use crate::core::scale::Signals;
 
+mod jump;
+
 const SECOND: f64 = 1e9;
 
 /// A Saturday.

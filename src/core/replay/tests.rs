@@ -68,6 +68,11 @@ fn read(lines: Vec<Line<'static>>) -> (Script, Figures) {
     notes.script(STARTED.parse().unwrap(), |block| Ok::<_, ()>(settings(block))).unwrap()
 }
 
+/// What becomes of these lines.
+fn lived(lines: Vec<Line<'static>>) -> Figures {
+    simulate(&read(lines).0, Instant::now())
+}
+
 /// The script with other values for some settings.
 fn with(script: Script, changes: &[(&str, Value)]) -> Script {
     let changes: Vec<_> = changes.iter().map(|(path, value)| ((*path).to_owned(), value.clone())).collect();

@@ -35,7 +35,7 @@ impl Cause {
     }
 }
 
-/// Why a request that failed and may be repeated was not.
+/// Why a request that failed and may be repeated was not, or one whose answer was late had no second copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Denied {
@@ -101,6 +101,8 @@ pub struct Tries {
     pub denied: Option<Denied>,
     /// What became of its second copy.
     pub hedge: Option<Hedge>,
+    /// Why it had none although its answer was late: what stood in the way when that was looked at last.
+    pub not_hedged: Option<Denied>,
 }
 
 impl Tries {
@@ -120,7 +122,8 @@ impl Tries {
         Cause::ALL.into_iter().zip(self.again).filter(|(_, count)| *count > 0)
     }
 
-    /// Whether nothing but the first try is to be told of.
+    /// Whether nothing but the first try is to be told of. That a late answer had no second copy is not: where all are busy
+    /// it would be told of most requests.
     pub fn is_plain(&self) -> bool {
         self.again == [0; _] && self.denied.is_none() && self.hedge.is_none()
     }
@@ -248,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_request_that_was_sent_once_has_nothing_to_tell() {
-        let mut tries = Tries { sent: 1, ..Tries::default() };
+        let mut tries = Tries { sent: 1, not_hedged: Some(Denied::NoIdleSlot), ..Tries::default() };
         assert!(tries.is_plain());
         tries.add(Cause::Stale);
         tries.add(Cause::Broken);

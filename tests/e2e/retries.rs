@@ -266,6 +266,43 @@ async fn the_first_of_two_answers_counts_and_the_other_is_given_up() {
     assert_ne!(names[0], names[1], "the one that answered");
 }
 
+/// The second copy finds all slots busy at first, and goes out when one is idle.
+#[tokio::test]
+async fn a_late_answer_has_its_second_copy_when_a_slot_becomes_idle() {
+    let replicas = [Replica::acting(Act::Hold), Replica::acting(Act::Hold)];
+    let both: Vec<&Replica> = replicas.iter().collect();
+    let router = router(&both, &format!("{DECLARED}, hedge: {{ after_ms: 20 }}")).await;
+    let calls = [0, 1].map(|_| tokio::spawn(post(SCORE, "{}").send_to(router.address())));
+    in_flight(&both, 2).await;
+    // Past the first look, at which there is nothing idle.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    replicas[0].act(Act::ok("{}"));
+    replicas[0].release(1);
+    for call in calls {
+        assert_eq!(call.await.unwrap().status, StatusCode::OK, "one by its own replica, one by that as well");
+    }
+    assert_eq!((replicas[0].served(), replicas[1].served()), (2, 1));
+    assert_eq!(hedges(&router, "won").await, 1);
+    in_flight(&both, 0).await;
+    all_free(&router).await;
+}
+
+#[tokio::test]
+async fn a_late_answer_without_a_second_copy_is_counted_by_the_reason() {
+    let only = Replica::acting(Act::after(50));
+    let router = router(&[&only], &format!("{DECLARED}, hedge: {{ after_ms: 1 }}")).await;
+    eventually("a look for an idle slot", async || {
+        assert_eq!(post(SCORE, "{}").send(&router).await.status, StatusCode::OK);
+        (hedges(&router, "no_idle_slot").await > 0).then_some(())
+    })
+    .await;
+    assert_eq!(
+        metric(&router, "retries_denied_total", "reason=\"no_idle_slot\"").await,
+        0,
+        "nothing has failed"
+    );
+}
+
 #[tokio::test]
 async fn a_second_copy_makes_way_for_a_request_that_would_wait() {
     let replicas = [Replica::acting(Act::Hold), Replica::acting(Act::Hold)];

@@ -379,32 +379,14 @@ impl World {
 
     fn evaluate(&mut self) {
         let load = self.pool.load();
-        let ready = load.ready.min(self.desired);
-        let now = self.moment();
-        let tally = self.pool.take_tally(now);
-        let mean =
-            |sum: f64, now: u32| if tally.seconds > 0.0 { sum / tally.seconds } else { f64::from(now) };
+        let tally = self.pool.take_tally(self.moment());
         let seen = Signals {
             t: self.now as f64 / 1000.0,
-            dt: tally.seconds,
-            ready,
-            starting: self.desired - ready,
-            target: self.desired,
-            inflight: load.busy,
-            inflight_draining: load.busy_draining,
-            queue: load.queued,
-            inflight_avg: mean(tally.busy_time, load.busy),
-            queue_avg: mean(tally.queued_time, load.queued),
-            peak: tally.peak,
-            arrivals: tally.arrivals,
-            completed: tally.completed,
-            rejected: tally.rejected,
-            service_sum: tally.service_sum,
             c: self.limits.slots.map_or(0, NonZeroU32::get),
             min: self.rule.min,
             max: self.rule.max,
             queue_wait: 4.0,
-            ..Signals::default()
+            ..Signals::of(self.desired, &load, &tally)
         };
         let decision = decide(&ScaleSettings::Utilization(self.rule.clone()), &mut self.history, &seen);
         let bounds = self.rule.min..=self.rule.max;

@@ -18,9 +18,11 @@ const USES: u32 = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Rate {
-    /// Mean seconds of a use.
+    /// Mean seconds of a use, but for those that were given up.
     mean: f64,
     uses: u32,
+    /// Whether any use was not given up.
+    is_known: bool,
     /// Typical time until an answer of the model, as the logarithm of its seconds to base 2.
     answer: f64,
     answers: u32,
@@ -42,8 +44,16 @@ const GUESS: f64 = 1.0;
 
 impl Rate {
     pub(super) fn used(&mut self, outcome: Outcome, seconds: f64) {
-        self.uses = (self.uses + 1).min(USES);
-        self.mean += (seconds - self.mean) / f64::from(self.uses);
+        // What was given up (another copy was faster, the client has left) was held for a time of its own. It is a guess,
+        // where nothing better is known.
+        let is_better = outcome != Outcome::GivenUp;
+        if is_better && !self.is_known {
+            (self.is_known, self.uses, self.mean) = (true, 0, 0.0);
+        }
+        if is_better == self.is_known {
+            self.uses = (self.uses + 1).min(USES);
+            self.mean += (seconds - self.mean) / f64::from(self.uses);
+        }
         if outcome == Outcome::Answered {
             self.answers = (self.answers + 1).min(USES);
             self.answer += (log2(seconds) - self.answer) / f64::from(self.answers);
@@ -191,6 +201,20 @@ mod tests {
         }
         let seen = rate.per_second(Some(2)).unwrap();
         assert!((seen - 8.0).abs() < 0.4, "{seen}");
+    }
+
+    #[test]
+    fn what_was_given_up_is_a_guess_until_something_was_not() {
+        let mut rate = Rate::default();
+        rate.used(Outcome::GivenUp, 0.8);
+        assert_eq!(rate.service(), Duration::from_millis(800));
+        rate.used(Outcome::Answered, 0.1);
+        assert_eq!(rate.service(), Duration::from_millis(100));
+        // The slower one of two copies, again and again.
+        (0..50).for_each(|_| rate.used(Outcome::GivenUp, 3.0));
+        assert_eq!(rate.service(), Duration::from_millis(100));
+        rate.used(Outcome::TimedOut, 0.3);
+        assert_eq!(rate.service(), Duration::from_millis(200));
     }
 
     #[test]

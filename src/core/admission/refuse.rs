@@ -33,12 +33,6 @@ pub enum Denial {
 pub struct Outlook {
     /// Tickets that wait.
     pub queued: u32,
-    /// Hand-overs in a second, as the slots are now; `None` while nothing has been served.
-    pub per_second: Option<f64>,
-    /// Mean time of a use.
-    pub service: Duration,
-    /// When the next replica that starts is expected to be ready.
-    pub next_replica: Option<Instant>,
     /// Projected wait of a newcomer behind all who wait; `None` when nobody knows.
     pub wait: Option<Duration>,
 }
@@ -56,14 +50,9 @@ impl Pool {
 
     /// What somebody who comes now has to expect.
     pub fn outlook(&self, now: Instant) -> Outlook {
-        let load = self.load();
-        Outlook {
-            queued: load.queued,
-            per_second: self.rate.per_second(load.slots),
-            service: self.rate.service(),
-            next_replica: self.rate.expected().first().copied(),
-            wait: if self.slots.any_free() { Some(Duration::ZERO) } else { self.projected(load.queued, now) },
-        }
+        let queued = self.queued();
+        let wait = if self.slots.any_free() { Some(Duration::ZERO) } else { self.projected(queued, now) };
+        Outlook { queued, wait }
     }
 
     /// How long one waits who has so many before it, all slots busy.

@@ -11,6 +11,8 @@ use crate::core::bounds::Bounds;
 use crate::core::recording::{Line, Request};
 use crate::core::scale::Signals;
 
+mod jump;
+
 const SECOND: f64 = 1e9;
 
 /// A Saturday.
@@ -50,6 +52,10 @@ fn quiet(block: &Value) -> Signals {
 
 /// With the settings, a first question at 0 and a replica that took a second to start.
 fn script(block: &Value, more: &[Line<'static>]) -> (Script, Figures) {
+    read(lines(block, more))
+}
+
+fn lines(block: &Value, more: &[Line<'static>]) -> Vec<Line<'static>> {
     let mut lines = vec![
         Line::Settings { t: 0, e: "demo".into(), d: "blue".into(), settings: block.clone() },
         tick(0.0, How::First, quiet(block), (0, 1)),
@@ -57,13 +63,18 @@ fn script(block: &Value, more: &[Line<'static>]) -> (Script, Figures) {
         replica(1.0, "blue-1", "ready"),
     ];
     lines.extend_from_slice(more);
-    read(lines)
+    lines
 }
 
 fn read(lines: Vec<Line<'static>>) -> (Script, Figures) {
     let mut notes = Notes::default();
     lines.into_iter().for_each(|line| notes.take(line));
     notes.script(STARTED.parse().unwrap(), |block| Ok::<_, ()>(settings(block))).unwrap()
+}
+
+/// What becomes of these lines.
+fn lived(lines: Vec<Line<'static>>) -> Figures {
+    simulate(&read(lines).0, Instant::now())
 }
 
 /// The script with other values for some settings.
@@ -144,6 +155,18 @@ fn an_event_that_comes_right_after_another_is_looked_at_a_moment_later() {
     let figures = simulate(&script(&block, &lines).0, Instant::now());
     assert_eq!((figures.changes, figures.most_replicas, figures.rejected), (3, 8, 0), "{figures:?}");
     assert!((figures.wait_p99_ms - 1_050.0).abs() < 1e-6, "{figures:?}");
+}
+
+#[test]
+fn who_is_turned_away_at_once_is_a_reason_as_in_a_router() {
+    let block = json!({
+        "request_settings": { "max_queue_wait_ms": 500, "max_queue_length": 0 },
+        "scale_settings": { "type": "target_utilization", "min_instances": 1, "max_instances": 2 },
+    });
+    // Nobody may wait. The third one is turned away and has a second replica ordered, which takes a second; it serves the last.
+    let requests = [request(1.0, 8.0), request(9.5, 10.0), request(9.6, 10.0), request(10.7, 10.0)];
+    let figures = lived(lines(&block, &requests));
+    assert_eq!((figures.rejected, figures.most_replicas), (1, 2), "{figures:?}");
 }
 
 /// One request, a long silence, another; a question each second, and no replica need be there.

@@ -22,6 +22,9 @@ use crate::data::gate::{Permit, Target};
 use crate::data::upstream::{Answer, Exchange, Limits, Outgoing, SendError, Trip, Upstream};
 use crate::data::world::Deployment;
 
+/// Shortest time after which an answer is late, however fast the others came.
+const SOONEST: Duration = Duration::from_millis(1);
+
 /// Most that is read of a failed answer before the next replica is asked, and for how long.
 const MOST_READ: usize = 64 * 1024;
 const READ_TIME: Duration = Duration::from_millis(100);
@@ -144,19 +147,13 @@ impl Course<'_> {
             HedgeAfter::P95 => self.p95(),
         };
         let (upstream, again, limits, trip) = (self.upstream, self.again, self.limits, self.trip);
-        let mut first = std::pin::pin!(async {
+        let first = std::pin::pin!(async {
             upstream.send(permit, request, Some(again), limits, trip).await.map(Reply::Open)
         });
         let began = Instant::now();
         let sent = match late {
             None => first.await,
-            Some(late) => {
-                let late = tokio::time::Instant::from_std(began) + late;
-                match tokio::time::timeout_at(late, &mut first).await {
-                    Ok(sent) => sent,
-                    Err(_) => self.race(first, tried).await,
-                }
-            }
+            Some(late) => self.outlast(first, began, late, tried).await,
         };
         if hedge == HedgeAfter::P95 && is_answer(&sent) {
             // Where the second copy won, the first one would have needed longer still.
@@ -165,13 +162,38 @@ impl Course<'_> {
         sent
     }
 
-    /// Sends a second copy beside the first, if there is room. The other one is given up when one has answered.
+    /// Waits for the first copy, and sends a second one when that is late and there is room. Room is looked for again when
+    /// twice, four, eight times as long has passed: seldom, and yet before the answer is twice as late as when it came.
+    async fn outlast(
+        &mut self,
+        mut first: Pin<&mut impl Future<Output = Sent>>,
+        began: Instant,
+        late: Duration,
+        tried: &mut Vec<ReplicaId>,
+    ) -> Sent {
+        let mut late = late.max(SOONEST);
+        loop {
+            if let Ok(sent) = tokio::time::timeout_at((began + late).into(), &mut first).await {
+                return sent;
+            }
+            match self.copy(tried) {
+                Ok(copy) => {
+                    self.tries.not_hedged = None;
+                    return self.race(first, copy).await;
+                }
+                Err(Denied::Time) => return first.await,
+                Err(denied) => self.tries.not_hedged = Some(denied),
+            }
+            late *= 2;
+        }
+    }
+
+    /// Sends a second copy beside the first. The other one is given up when one has answered.
     async fn race(
         &mut self,
         mut first: Pin<&mut impl Future<Output = Sent>>,
-        tried: &mut Vec<ReplicaId>,
+        (permit, copy, limits): (Permit, Outgoing, Limits),
     ) -> Sent {
-        let Ok((permit, copy, limits)) = self.copy(tried) else { return first.await };
         let trip = Trip::default();
         let (upstream, again) = (self.upstream, self.again);
         let mut second = Box::pin(async {

@@ -59,7 +59,7 @@ metrics! {
     RETRIES_DENIED "scoregate_retries_denied_total" Counter
         "Requests that failed, might have been sent again and were not, by the reason."
     HEDGES "scoregate_hedges_total" Counter
-        "Second copies that were sent because the answer was late, by what became of them."
+        "Late answers for which a second copy was to be sent, by what became of it or why none was."
     REQUEST_BYTES "scoregate_request_bytes_total" Counter
         "Bytes of request bodies that were passed on."
     RESPONSE_BYTES "scoregate_response_bytes_total" Counter

@@ -132,7 +132,7 @@ impl DeploymentMetrics {
         self.request_bytes.increment(record.request_bytes);
         self.response_bytes.increment(record.response_bytes);
         self.duration.record(seconds(record.total_time));
-        if !record.tries.is_plain() {
+        if !record.tries.is_plain() || record.tries.not_hedged.is_some() {
             self.count_copies(&record.tries);
         }
         if let Some(served) = &self.served {
@@ -151,7 +151,7 @@ impl DeploymentMetrics {
         }
     }
 
-    /// Rare, so that the handles need not be kept.
+    /// Rare, or asked for (`hedge`), so that the handles need not be kept.
     fn count_copies(&self, tries: &Tries) {
         let count = |name: &'static str, label: &'static str, value: &'static str, count: u64| {
             let (endpoint, deployment) = (self.endpoint.clone(), self.deployment.clone());
@@ -166,6 +166,9 @@ impl DeploymentMetrics {
         }
         if let Some(hedge) = tries.hedge {
             count(names::HEDGES, "result", hedge.as_str(), 1);
+        }
+        if let Some(denied) = tries.not_hedged {
+            count(names::HEDGES, "result", denied.as_str(), 1);
         }
     }
 
@@ -311,12 +314,14 @@ mod tests {
         let mut tries = Tries { sent: 4, hedge: Some(Hedge::Won), ..Tries::default() };
         [Cause::Broken, Cause::Broken, Cause::Stale].into_iter().for_each(|cause| tries.add(cause));
         let denied = Tries { denied: Some(Denied::Budget), ..Tries::default() };
-        let text = rendered(&[Record { tries, ..record() }, Record { tries: denied, ..record() }]);
+        let late = Tries { not_hedged: Some(Denied::NoIdleSlot), ..Tries::default() };
+        let text = rendered(&[tries, denied, late].map(|tries| Record { tries, ..record() }));
         let labels = r#"endpoint="demo",deployment="blue""#;
         has(&text, &format!(r#"scoregate_retries_total{{{labels},reason="broken"}} 2"#));
         has(&text, &format!(r#"scoregate_retries_total{{{labels},reason="stale"}} 1"#));
         has(&text, &format!(r#"scoregate_retries_denied_total{{{labels},reason="budget"}} 1"#));
         has(&text, &format!(r#"scoregate_hedges_total{{{labels},result="won"}} 1"#));
+        has(&text, &format!(r#"scoregate_hedges_total{{{labels},result="no_idle_slot"}} 1"#));
         assert!(!rendered(&[record()]).contains("scoregate_retries"));
     }
 

@@ -221,7 +221,7 @@ fn a_projected_wait_over_half_the_longest_calls_once_until_the_next_look() {
     pool.expect((0..8).map(|_| start + ms(100)).collect());
     waits(&mut pool, &Ask::default(), start);
     assert!(!pool.take_call(), "eight replicas start");
-    assert_eq!(pool.outlook(start).next_replica, Some(start + ms(100)));
+    assert_eq!(pool.expected(), [start + ms(100); 8]);
 }
 
 #[test]

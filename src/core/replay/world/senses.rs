@@ -176,7 +176,7 @@ impl World<'_> {
         self.ask_again = false;
         let bounds = self.bounds();
         let seen = self.look(&bounds);
-        if seen.queue == 0 {
+        if seen.queue == 0 && seen.rejected == 0 {
             return;
         }
         self.quiet_until = Some(self.now.saturating_add(SPACING));

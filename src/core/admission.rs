@@ -275,7 +275,7 @@ impl Pool {
         let after = self.slots.load().slots;
         if after > before {
             let more = f64::from(after.unwrap_or(0) - before.unwrap_or(0));
-            self.promises.keep(self.waiting.left_for_each().map(|left| more * left));
+            self.promises.serve(more, self.rate.service());
         }
         self.hand_out(now)
     }

@@ -22,6 +22,10 @@ const LEAST_FAITH: f64 = 0.01;
 const MEMORY: f64 = 256.0;
 /// How long after its time somebody may come, at least: clients know whole seconds only, and some wait a little more.
 const LATENESS: Duration = Duration::from_secs(3);
+/// How many seconds more are told at most than are meant; less than the lateness that is allowed.
+const MOST_LATER: u64 = 2;
+/// Over which those who come back at whole seconds are spread.
+const PART: Duration = Duration::from_millis(100);
 /// When nobody has waited or was refused for this long and two services, there is room for all who may still come.
 const QUIET: Duration = Duration::from_secs(1);
 /// What is said when nothing is known.
@@ -32,8 +36,8 @@ const UNKNOWN: Duration = Duration::from_secs(1);
 pub struct Retry {
     /// The time until then.
     pub wait: Duration,
-    /// The same in whole seconds, never less and at least 1. Which way it is rounded is spread evenly, so that clients
-    /// that know seconds only do not come back together.
+    /// The same in whole seconds, never less and at least 1, and up to 2 more where others come back at that moment: those
+    /// who were refused together and know seconds only do not come back together.
     pub seconds: u64,
 }
 
@@ -41,12 +45,10 @@ impl Retry {
     /// When nothing is known.
     pub const UNKNOWN: Self = Self { wait: UNKNOWN, seconds: 1 };
 
-    /// The `draw` of 0 to 1 says where to between the next two seconds it is rounded.
-    pub(super) fn new(wait: Duration, draw: f64) -> Self {
+    /// In whole seconds, for one that does not know better.
+    pub(super) fn new(wait: Duration) -> Self {
         let wait = wait.clamp(Duration::from_millis(1), LONGEST);
-        let exact = wait.as_secs_f64();
-        let spread = if exact <= 1.0 { 0.0 } else { draw };
-        Self { wait, seconds: ((exact + spread).ceil() as u64).min(LONGEST.as_secs()) }
+        Self { wait, seconds: wait.as_secs_f64().ceil() as u64 }
     }
 }
 
@@ -68,8 +70,11 @@ struct Promise {
 
 #[derive(Debug)]
 pub(super) struct Promises {
-    /// Promises that are still to come, as many as were made.
+    /// What is promised and still to come, in slot-seconds, as if all came. Each promise counts with the pace of its moment:
+    /// a pace that is measured anew must not draw together those who were told with the old one and with the new one.
     lines: ByClass,
+    /// Seconds of a service that the lines were made with, while that is a guess.
+    guess: Option<f64>,
     /// Share of those who were promised something that came back, and is taken to come.
     faith: ByClass,
     at: Option<Instant>,
@@ -78,6 +83,9 @@ pub(super) struct Promises {
     looks: BTreeSet<(Instant, Mark)>,
     /// How many of the book are whose.
     callers: BTreeMap<Tenant, usize>,
+    /// How many come back in which hundred milliseconds since the first promise, if all know whole seconds only.
+    returns: BTreeMap<u128, u32>,
+    began: Option<Instant>,
     /// When somebody waited or was refused last, until it is quiet.
     crowded: Option<Instant>,
 }
@@ -86,11 +94,14 @@ impl Default for Promises {
     fn default() -> Self {
         Self {
             lines: [0.0; _],
+            guess: None,
             faith: [1.0; _],
             at: None,
             book: BTreeMap::new(),
             looks: BTreeSet::new(),
             callers: BTreeMap::new(),
+            returns: BTreeMap::new(),
+            began: None,
             crowded: None,
         }
     }
@@ -101,25 +112,28 @@ impl Promises {
         self.book.is_empty()
     }
 
-    /// The time goes on: what could be served since the last call is no longer to come. `per_second` is what each class
-    /// is given.
-    pub(super) fn pass(&mut self, now: Instant, per_second: ByClass) {
+    /// The time goes on: what so many slots could serve since the last call is no longer to come.
+    pub(super) fn pass(&mut self, now: Instant, slots: f64) {
         let before = self.at.replace(now).unwrap_or(now);
-        let seconds = now.saturating_duration_since(before).as_secs_f64();
-        self.keep(per_second.map(|rate| rate * seconds));
+        self.keep(now.saturating_duration_since(before).as_secs_f64() * slots);
     }
 
-    /// So much of what was promised is served.
-    pub(super) fn keep(&mut self, hand_overs: ByClass) {
-        for (class, served) in Class::ALL.into_iter().zip(hand_overs) {
+    /// So many are served at once, by slots that are new.
+    pub(super) fn serve(&mut self, slots: f64, service: Duration) {
+        self.keep(slots * self.guess.unwrap_or(service.as_secs_f64()));
+    }
+
+    /// So many slot-seconds are no longer to come.
+    fn keep(&mut self, slot_seconds: f64) {
+        for class in Class::ALL {
             let faith = self.faith(class);
             let line = &mut self.lines[class as usize];
-            *line = (*line - served / faith).max(0.0);
+            *line = (*line - slot_seconds / faith).max(0.0);
         }
     }
 
-    /// How many of a class are taken to come who were promised something. Follows at once when it turns out that they do
-    /// not.
+    /// Slot-seconds until those of a class have been served who were promised something and are taken to come. Follows at
+    /// once when it turns out that they do not.
     pub(super) fn line(&self, class: Class) -> f64 {
         self.lines[class as usize] * self.faith(class)
     }
@@ -128,12 +142,41 @@ impl Promises {
         self.faith[class as usize].max(LEAST_FAITH)
     }
 
-    /// One more was promised something; `per_second` is what its class is given.
-    pub(super) fn add(&mut self, ask: &Ask, per_second: f64) {
+    /// The seconds of a service, known or guessed. What was promised by a guess takes as long as is known now.
+    pub(super) fn settle(&mut self, known: Option<f64>, guess: f64) -> f64 {
+        match (known, self.guess) {
+            (Some(known), Some(guess)) => {
+                self.lines = self.lines.map(|line| line * known / guess);
+                self.guess = None;
+            }
+            (None, _) => self.guess = Some(guess),
+            (Some(_), None) => {}
+        }
+        known.unwrap_or(guess)
+    }
+
+    /// One more was promised something, which takes so many slot-seconds, where there will be so many slots.
+    pub(super) fn add(&mut self, ask: &Ask, slot_seconds: f64, slots: f64) {
         let longest = if ask.mark.id == 0 { FOR_UNKNOWN } else { LONGEST };
-        let most = if per_second > 0.0 { per_second * longest.as_secs_f64() } else { MOST as f64 };
+        let most = longest.as_secs_f64() * slots.max(1.0);
         let line = &mut self.lines[ask.class as usize];
-        *line = line.max((*line + 1.0).min(most.max(1.0)));
+        *line = line.max((*line + slot_seconds).min(most));
+    }
+
+    /// What is told for this wait: the first whole second at which not more come back than `per_second` can be served.
+    pub(super) fn rounded(&mut self, wait: Duration, per_second: f64, now: Instant) -> Retry {
+        let retry = Retry::new(wait);
+        let began = *self.began.get_or_insert(now);
+        let since = now.saturating_duration_since(began);
+        let part = |seconds: u64| (since + Duration::from_secs(seconds)).as_millis() / PART.as_millis();
+        self.returns = self.returns.split_off(&part(0));
+        let come = |seconds: &u64| self.returns.get(&part(*seconds)).copied().unwrap_or(0);
+        let mut later = retry.seconds..=(retry.seconds + MOST_LATER).min(LONGEST.as_secs());
+        let served = (per_second * PART.as_secs_f64()).max(1.0);
+        let least = later.clone().min_by_key(come).unwrap_or(retry.seconds);
+        let seconds = later.find(|seconds| f64::from(come(seconds)) < served).unwrap_or(least);
+        *self.returns.entry(part(seconds)).or_default() += 1;
+        Retry { seconds, ..retry }
     }
 
     /// Somebody waits or is refused.

@@ -39,8 +39,8 @@ pub(super) struct Capacity {
     pub(super) of_a_replica: Option<u32>,
 }
 
-/// What is taken for a service while nothing is known, where something must be: to hold somebody to it.
-const GUESS: f64 = 1.0;
+/// Seconds that are taken for a service while nothing is known, where something must be: to hold somebody to it.
+pub(super) const GUESS: f64 = 1.0;
 
 impl Rate {
     pub(super) fn used(&mut self, outcome: Outcome, seconds: f64) {

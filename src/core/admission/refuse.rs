@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::core::admission::queue::Waiter;
-use crate::core::admission::rate::Capacity;
+use crate::core::admission::rate::{Capacity, GUESS};
 use crate::core::admission::{Admission, Ask, Pool, Prospect, Retry, Rival, TicketId};
 use crate::core::scale::WAIT_BUDGET;
 
@@ -84,26 +84,29 @@ impl Pool {
     pub fn promise(&mut self, ticket: TicketId, ask: &Ask, now: Instant) -> Retry {
         self.pass_promises(now);
         self.promises.crowded(now);
-        // The golden ratio's multiples are spread as evenly as can be over any run of refusals.
-        let draw = (ticket.0 as f64 * 0.618_033_988_749_895).fract();
         if let Some(wait) = self.promises.kept(ask.mark, now) {
-            return Retry::new(wait, draw);
+            return Retry::new(wait);
         }
         let capacity = self.capacity();
         let left = self.waiting.left_for_each()[ask.class as usize];
-        let per_second = self.rate.per_second(capacity.slots).unwrap_or(0.0) * left;
+        let slots = f64::from(capacity.slots.unwrap_or(0));
+        let known = self.rate.per_second(Some(1));
+        let per_second = known.unwrap_or(0.0) * slots * left;
         // Who waits too long is not served, but refused and promised a place as well.
         let served = match per_second * self.queueing.max_wait.as_secs_f64() {
             0.0 => f64::INFINITY,
             served => served,
         };
-        let promised = self.promised(per_second);
         let own = served.min(self.waiting.len_of(ask.class) as f64);
         let all = (served / left).min(self.waiting.ahead_of(ask.class) as f64);
-        let hand_overs = ((own + self.promises.line(ask.class) / promised + 1.0) / left).max(all + 1.0);
+        let service = self.promises.settle(known.map(f64::recip), GUESS);
+        let line = self.promises.line(ask.class) / service;
+        let hand_overs = ((own + 1.0) / left + line).max(all + 1.0);
+        let promised = self.promised(per_second);
         let retry = self.rate.promise(hand_overs, capacity, now).map_or(Retry::UNKNOWN, |wait| {
-            self.promises.add(ask, per_second * promised);
-            Retry::new(wait, draw)
+            let coming = self.rate.expected().len() as f64 * f64::from(capacity.of_a_replica.unwrap_or(1));
+            self.promises.add(ask, service / (promised * left), slots + coming);
+            self.promises.rounded(wait, per_second / left * promised, now)
         });
         self.promises.write(ask, ticket, retry.wait, now);
         retry
@@ -226,9 +229,7 @@ impl Pool {
 
     /// The time goes on for those who were promised something, with the capacity of until now.
     pub(super) fn pass_promises(&mut self, now: Instant) {
-        let per_second = self.rate.per_second(self.slots.load().slots).unwrap_or(0.0);
-        let left = self.waiting.left_for_each().map(|left| per_second * left);
-        self.promises.pass(now, left.map(|per_second| per_second * self.promised(per_second)));
+        self.promises.pass(now, f64::from(self.slots.load().slots.unwrap_or(0)));
     }
 
     /// Which share of the capacity is promised. What comes back fluctuates, and so does how long it takes; the fewer are

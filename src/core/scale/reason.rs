@@ -156,7 +156,8 @@ fn write_wait(f: &mut fmt::Formatter<'_>, waiting: u32, wait: Option<f64>, budge
             "the newest"
         }
     };
-    match wait.filter(|wait| wait.is_finite()) {
+    // Longer than a year is as good as not known.
+    match wait.filter(|wait| *wait < 31_536_000.0) {
         Some(wait) => write!(
             f,
             "{newest} would have waited {} for a slot, more than {}, half of the longest wait that is allowed",

@@ -28,6 +28,11 @@ struct Utilization {
     ghosts: f64,
 }
 
+/// Within how many seconds those who are turned away would have run at the same time.
+fn together(service: f64) -> f64 {
+    if service <= 1e-3 { 1.0 } else { (service / 0.3).powi(2).max(service).min(1.0) }
+}
+
 impl Utilization {
     fn want(&mut self, s: &Signals) -> f64 {
         let mut load = f64::from(s.inflight);
@@ -39,7 +44,8 @@ impl Utilization {
             self.weight += s.completed as f64;
             self.sum += s.service_sum;
             let service = if self.weight > 0.0 { (self.sum / self.weight).max(1e-3) } else { 1e-3 };
-            self.ghosts = self.ghosts * (-s.dt / service).exp() + s.rejected as f64 * (1.0 / s.dt).min(1.0);
+            self.ghosts = self.ghosts * (-s.dt / service).exp()
+                + s.rejected as f64 * (together(service) / s.dt).min(1.0);
             load += f64::from(s.queue) + self.ghosts;
         }
         let (total, slots) = (f64::from(s.ready + s.starting), f64::from(s.c));
@@ -113,7 +119,7 @@ impl Staffing {
         self.sum += s.service_sum;
         self.done += s.completed as f64;
         let service = if self.weight > 0.0 { (self.sum / self.weight).max(1e-3) } else { 1e-3 };
-        self.ghosts = self.ghosts * fading(service) + s.rejected as f64 * (1.0 / s.dt).min(1.0);
+        self.ghosts = self.ghosts * fading(service) + s.rejected as f64 * (together(service) / s.dt).min(1.0);
         self.arrivals += s.arrivals as f64;
         self.seconds += s.dt;
         let rate = s.arrivals as f64 / s.dt;

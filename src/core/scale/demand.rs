@@ -16,6 +16,10 @@ const ENOUGH: f64 = 50.0;
 /// with evaluations that far apart.
 const TICK: f64 = 1.0;
 
+/// Mean service time from which on that holds, in seconds: requests that take less follow each other within a [`TICK`], and
+/// counted as together they would make many times the replicas that they need.
+const TOGETHER: f64 = 0.3;
+
 /// Shortest service time that is counted with, in seconds.
 const SHORTEST: f64 = 1e-3;
 
@@ -101,7 +105,14 @@ impl Demand {
     /// while nothing was ready nobody has a chance, however little there is to do: there they count as they would follow
     /// each other.
     fn turned_away(&self, seen: &Signals) -> f64 {
-        let together = if seen.has_patient() { self.service().min(TICK) } else { TICK };
+        let service = self.service().min(TICK);
+        let together = if seen.has_patient() {
+            service
+        } else if self.knows_service() {
+            (TICK * (service / TOGETHER).powi(2)).clamp(service, TICK)
+        } else {
+            TICK
+        };
         let rejected = seen.rejected as f64;
         if seen.dt > together { rejected * together / seen.dt } else { rejected }
     }

@@ -107,14 +107,14 @@ impl Rate {
     /// When this many hand-overs will have happened: of the slots there are, and of those of replicas that start.
     /// `None` when nobody knows. A replica that is late is expected after half of the time again that it is late.
     pub(super) fn reach(&self, hand_overs: f64, capacity: Capacity, now: Instant) -> Option<Duration> {
-        self.reach_with(self.of_a_slot(), hand_overs, capacity, now, 1.0)
+        self.reach_with(self.of_a_slot(), hand_overs, capacity, now, (1.0, 0.0))
     }
 
-    /// The same for a promise: replicas come a tenth later than expected, and while replicas start for the first time the
-    /// service time is guessed.
+    /// The same for a promise: replicas come a tenth and a quarter of a second later than expected, as probes see them late, and
+    /// while replicas start for the first time the service time is guessed.
     pub(super) fn promise(&self, hand_overs: f64, capacity: Capacity, now: Instant) -> Option<Duration> {
         let of_a_slot = self.of_a_slot().or_else(|| (!self.expected.is_empty()).then_some(1.0 / GUESS));
-        self.reach_with(of_a_slot, hand_overs, capacity, now, 1.1)
+        self.reach_with(of_a_slot, hand_overs, capacity, now, (1.1, 0.25))
     }
 
     fn reach_with(
@@ -123,14 +123,15 @@ impl Rate {
         hand_overs: f64,
         capacity: Capacity,
         now: Instant,
-        later: f64,
+        (times, plus): (f64, f64),
     ) -> Option<Duration> {
         let rate_of = |slots: u32| of_a_slot.map(|rate| rate * f64::from(slots));
         let mut slots = capacity.slots?;
         let (mut done, mut at) = (0.0, 0.0);
         for expected in &self.expected {
             let late = now.saturating_duration_since(*expected) / 2;
-            let ready = ((expected.saturating_duration_since(now) + late).as_secs_f64() * later).max(at);
+            let ready =
+                ((expected.saturating_duration_since(now) + late).as_secs_f64() * times + plus).max(at);
             let gained = rate_of(slots).unwrap_or(0.0) * (ready - at);
             if done + gained >= hand_overs {
                 break;

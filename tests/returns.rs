@@ -59,6 +59,10 @@ struct Scenario {
     coarse_in: usize,
     /// Whether a quarter is critical and another one sheddable.
     classes: bool,
+    /// Nothing new comes from the one moment to the other.
+    pause: (u64, u64),
+    /// Those who send no id come over so many kept connections (a proxy's); 0: each over its own.
+    connections: u64,
 }
 
 struct World {
@@ -143,6 +147,8 @@ impl World {
                 self.clients.push(Client { coarse, ..Client::default() });
                 self.ask(self.clients.len() - 1);
                 let next = self.now + self.about(1e6 / self.scenario.fresh);
+                let (from, to) = self.scenario.pause;
+                let next = if (from..to).contains(&next) { to } else { next };
                 if next < self.scenario.until {
                     self.at(next, Event::Fresh);
                 }
@@ -189,13 +195,19 @@ impl World {
             3 if self.scenario.classes => Class::Sheddable,
             _ => Class::Default,
         };
-        Ask { class, mark: Mark { id: self.clients[client].mark, ..Mark::default() }, ..Ask::default() }
+        let of_connection = !self.scenario.known;
+        let mark = Mark { id: self.clients[client].mark, of_connection, ..Mark::default() };
+        Ask { class, mark, ..Ask::default() }
     }
 
     fn ask(&mut self, client: usize) {
         self.attempts += 1;
         // One on a new connection and without an id is another one each time.
-        self.clients[client].mark = if self.scenario.known { client as u64 + 1 } else { self.attempts << 32 };
+        self.clients[client].mark = match self.scenario.connections {
+            _ if self.scenario.known => client as u64 + 1,
+            0 => self.attempts << 32,
+            connections => 1 << 63 | self.random.random_range(1..=connections),
+        };
         match self.pool.admit(&self.ask_of(client), self.moment(self.now)) {
             Admission::Granted(_, replica) => self.runs(client, replica),
             Admission::Queued(ticket) => {
@@ -260,6 +272,8 @@ const OVERLOAD: Scenario = Scenario {
     starts: None,
     coarse_in: 2,
     classes: false,
+    pause: (0, 0),
+    connections: 0,
 };
 
 #[test]
@@ -309,4 +323,127 @@ fn after_a_burst_clients_without_an_id_are_spread_as_well() {
     let burst = Scenario { until: 2_000_000, known: false, ..OVERLOAD };
     let (share, _) = World::run(burst).report();
     assert!(share >= 0.8, "{share}");
+}
+
+#[test]
+fn who_is_still_to_come_is_counted_although_nobody_has_waited_for_a_while() {
+    let start = Instant::now();
+    let at = |us: u64| start + Duration::from_micros(us);
+    let ask = |id: u64| Ask { mark: Mark { id, ..Mark::default() }, ..Ask::default() };
+    let used = |from: u64| Use {
+        since: at(from),
+        until: at(from + 200_000),
+        outcome: Outcome::Answered,
+        tenant: Tenant::default(),
+    };
+    // One slot, 200 ms each, and nobody may wait.
+    let mut pool = Pool::new(Limits { slots: NonZeroU32::new(1), max_queue_length: Some(0) });
+    pool.set_queueing(Queueing { max_wait: Duration::from_millis(500), ..Queueing::default() });
+    pool.admit_replica(ReplicaId(0), start);
+    let Admission::Granted(_, replica) = pool.admit(&ask(0), start) else { panic!() };
+    pool.release(replica, &used(0));
+    let now = 200_000;
+    let Admission::Granted(..) = pool.admit(&ask(0), at(now)) else { panic!() };
+    let mut running = now;
+    let mut told = Vec::new();
+    for id in 1..=20 {
+        let Admission::Refused(ticket, _) = pool.admit(&ask(id), at(now)) else { panic!() };
+        told.push((id, now + pool.promise(ticket, &ask(id), at(now)).wait.as_micros() as u64));
+    }
+    let last = told[19].1;
+    // Ten come back as they were told, and find the slot free: nobody waits for two seconds.
+    for (id, due) in &told[..10] {
+        pool.release(replica, &used(running));
+        let back = pool.admit(&ask(*id), at(*due));
+        assert!(matches!(back, Admission::Granted(..)), "{id}: {back:?}");
+        running = *due;
+    }
+    // The other ten are still to come when somebody new is refused.
+    let now = running + 1_000;
+    let Admission::Refused(ticket, _) = pool.admit(&ask(21), at(now)) else { panic!() };
+    let new = now + pool.promise(ticket, &ask(21), at(now)).wait.as_micros() as u64;
+    assert!(new >= last, "told to come {} ms before the last one of those", (last - new) / 1_000);
+}
+
+#[test]
+fn those_who_share_the_connections_of_a_proxy_are_not_all_told_the_same() {
+    let burst =
+        Scenario { until: 2_000_000, known: false, max_queue_length: Some(10), coarse_in: 0, ..OVERLOAD };
+    let (own, _) = World::run(burst).report();
+    for connections in [1, 5, 20] {
+        let (share, _) = World::run(Scenario { connections, ..burst }).report();
+        assert!(share >= own - 0.1, "{connections} connections: {share:.3}, own ones: {own:.3}");
+    }
+}
+
+#[test]
+fn one_that_comes_at_the_whole_seconds_that_it_was_told_has_its_place() {
+    let start = Instant::now();
+    let at = |ms: u64| start + Duration::from_millis(ms);
+    let ask = |id: u64| Ask { mark: Mark { id, ..Mark::default() }, ..Ask::default() };
+    let mut pool = Pool::new(Limits { slots: NonZeroU32::new(1), max_queue_length: Some(1) });
+    pool.set_queueing(Queueing { max_wait: Duration::from_millis(500), ..Queueing::default() });
+    pool.admit_replica(ReplicaId(0), start);
+    let Admission::Granted(_, replica) = pool.admit(&ask(0), start) else { panic!() };
+    let used = Use { since: start, until: at(100), outcome: Outcome::Answered, tenant: Tenant::default() };
+    pool.release(replica, &used);
+    let Admission::Granted(..) = pool.admit(&ask(0), at(100)) else { panic!() };
+    let Admission::Queued(mut waits) = pool.admit(&ask(0), at(100)) else { panic!() };
+    let mut told = Vec::new();
+    for id in 1..=20 {
+        let Admission::Refused(ticket, _) = pool.admit(&ask(id), at(100)) else { panic!() };
+        let retry = pool.promise(ticket, &ask(id), at(100));
+        told.push((retry.seconds, id, retry.wait));
+    }
+    told.sort();
+    for (seconds, id, wait) in told {
+        // A later one is there, and gives way to one that has kept its place. 100 ms are spent on the way.
+        pool.cancel(waits, at(101 + seconds * 1_000));
+        let Admission::Queued(_) = pool.admit(&ask(0), at(101 + seconds * 1_000)) else { panic!() };
+        let back = pool.admit(&ask(id), at(200 + seconds * 1_000));
+        let Admission::Queued(ticket) = back else { panic!("told {seconds} s, meant {wait:?}: {back:?}") };
+        waits = ticket;
+    }
+}
+
+#[test]
+fn what_more_important_ones_took_long_ago_is_there_again() {
+    let start = Instant::now();
+    let at = |ms: u64| start + Duration::from_millis(ms);
+    let ask = |id: u64, class| Ask { class, mark: Mark { id, ..Mark::default() }, ..Ask::default() };
+    let used = |from: u64| Use {
+        since: at(from),
+        until: at(from + 100),
+        outcome: Outcome::Answered,
+        tenant: Tenant::default(),
+    };
+    let mut pool = Pool::new(Limits { slots: NonZeroU32::new(1), max_queue_length: Some(2) });
+    pool.set_queueing(Queueing { max_wait: Duration::from_millis(500), ..Queueing::default() });
+    pool.admit_replica(ReplicaId(0), start);
+    // A minute of critical ones, two of which always wait.
+    let Admission::Granted(_, replica) = pool.admit(&ask(0, Class::Critical), start) else { panic!() };
+    for k in 0..600 {
+        while let Admission::Queued(_) = pool.admit(&ask(0, Class::Critical), at(k * 100)) {}
+        let next = pool.release(replica, &used(k * 100)).unwrap();
+        pool.claim(next);
+    }
+    for k in 600..602 {
+        if let Some(next) = pool.release(replica, &used(k * 100)) {
+            pool.claim(next);
+        }
+    }
+    // An hour of nothing but single ordinary ones, each of which finds the slot free.
+    for k in 100..3_700 {
+        let Admission::Granted(..) = pool.admit(&ask(0, Class::Default), at(k * 1_000)) else { panic!() };
+        pool.release(replica, &used(k * 1_000));
+    }
+    // Then 13 of these at once: one runs, two wait, ten are refused. All are served in 1.3 s.
+    let told = (1..=13).filter_map(|id| match pool.admit(&ask(id, Class::Default), at(3_700_000)) {
+        Admission::Refused(ticket, _) => {
+            Some(pool.promise(ticket, &ask(id, Class::Default), at(3_700_000)).wait)
+        }
+        Admission::Granted(..) | Admission::Queued(_) => None,
+    });
+    let last = told.max().unwrap();
+    assert!(last <= Duration::from_secs(3), "{last:?}");
 }

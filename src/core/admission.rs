@@ -158,10 +158,11 @@ impl Pool {
         self.pass(now);
         self.tally.arrivals += 1;
         self.slots.asked();
-        let (ticket, returns) = self.place(ask, now);
         if ask.deadline.is_some_and(|deadline| deadline <= now) {
+            let ticket = self.new_ticket();
             return self.refuse(ticket, Denial::Hopeless);
         }
+        let (ticket, returns) = self.place(ask, now);
         // While somebody waits no slot is free, and nobody may overtake.
         let slot = if self.waiting.is_empty() { self.slots.take() } else { None };
         let admission = if let Some(replica) = slot {
@@ -170,10 +171,12 @@ impl Pool {
             if self.queueing.newest_first {
                 self.overload.idle();
             }
-            self.promises.idle(now, || self.rate.service());
+            if self.promises.is_quiet(now, || self.rate.service()) {
+                self.calm_down(now);
+            }
             if !self.promises.is_empty() {
                 // One that was too early for its promise.
-                self.promises.came(ask.mark);
+                self.promises.came(ask.mark, now);
             }
             Admission::Granted(ticket, replica)
         } else if let Err(why) = self.enqueue(ticket, ask, returns, now) {
@@ -191,8 +194,7 @@ impl Pool {
     pub fn take_idle(&mut self, not: &[ReplicaId], now: Instant) -> Option<(TicketId, ReplicaId)> {
         self.pass(now);
         let replica = if self.waiting.is_empty() { self.slots.take_but(not)? } else { return None };
-        let ticket = TicketId(self.next_ticket);
-        self.next_ticket += 1;
+        let ticket = self.new_ticket();
         self.permits += 1;
         self.tally.admitted += 1;
         self.check();
@@ -277,6 +279,9 @@ impl Pool {
             self.rate.backlogged(seconds, load.slots);
         }
         self.slots.pass(seconds);
+        if self.promises.any() {
+            self.pass_promises(now);
+        }
     }
 
     /// Whether the control plane must look, since the last call: a queue began while no replica admits, somebody is
@@ -344,7 +349,7 @@ impl Pool {
         let (ticket, waiter) = self.next(now)?;
         self.waiting.charge(&waiter.ask, self.rate.service());
         if !self.promises.is_empty() {
-            self.promises.came(waiter.ask.mark);
+            self.promises.came(waiter.ask.mark, now);
         }
         self.granted.insert(ticket, Grant { replica, waiter });
         self.tally.admitted += 1;

@@ -47,12 +47,13 @@ impl Asking<'_> {
     pub fn ask(&self, classes: &ClassSettings, fair_share: bool) -> Result<Ask, Reject> {
         // Who gives no id is known by the connection, if it is kept.
         let by_connection = self.connection.map(|number| number.get() | 1 << 63);
+        let id = self.ids.and_then(Ids::given).map(mark);
         let whose = self.identity.map_or_else(Tenant::default, |identity| identity.caller.tenant());
         Ok(Ask {
             class: self.class(classes),
             tenant: if fair_share { whose } else { Tenant::default() },
             deadline: if self.survey.has_any(DEADLINES) { self.deadline()? } else { None },
-            mark: Mark { id: self.ids.and_then(Ids::given).map(mark).or(by_connection).unwrap_or(0), whose },
+            mark: Mark { id: id.or(by_connection).unwrap_or(0), whose, of_connection: id.is_none() },
         })
     }
 

@@ -45,6 +45,8 @@ pub struct Mark {
     pub id: u64,
     /// Whose it is.
     pub whose: Tenant,
+    /// The id is that of its connection, on which others may come as well.
+    pub of_connection: bool,
 }
 
 /// What a request brings with it.

@@ -250,6 +250,12 @@ impl Queue {
         })
     }
 
+    /// What each class had of late says nothing any more.
+    pub(super) fn forget_turns(&mut self) {
+        self.turns = 0;
+        self.had = [0.0; _];
+    }
+
     fn count_turn(&mut self, served: Class) {
         self.turns = (self.turns + 1).min(MEMORY);
         for class in Class::ALL {

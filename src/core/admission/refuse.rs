@@ -103,12 +103,13 @@ impl Pool {
         let line = self.promises.line(ask.class) / service;
         let hand_overs = ((own + 1.0) / left + line).max(all + 1.0);
         let promised = self.promised(per_second);
+        let mut added = 0.0;
         let retry = self.rate.promise(hand_overs, capacity, now).map_or(Retry::UNKNOWN, |wait| {
             let coming = self.rate.expected().len() as f64 * f64::from(capacity.of_a_replica.unwrap_or(1));
-            self.promises.add(ask, service / (promised * left), slots + coming);
+            added = self.promises.add(ask, service / (promised * left), slots + coming);
             self.promises.rounded(wait, per_second / left * promised, now)
         });
-        self.promises.write(ask, ticket, retry.wait, now);
+        self.promises.write(ask, ticket, retry, added, now);
         retry
     }
 
@@ -143,9 +144,20 @@ impl Pool {
         {
             return (ticket, true);
         }
+        (self.new_ticket(), false)
+    }
+
+    pub(super) fn new_ticket(&mut self) -> TicketId {
         let ticket = TicketId(self.next_ticket);
         self.next_ticket += 1;
-        (ticket, false)
+        ticket
+    }
+
+    /// Nobody has waited for a while: what was learned of the crowd is over.
+    pub(super) fn calm_down(&mut self, now: Instant) {
+        self.pass_promises(now);
+        self.promises.keep_only_those_to_come(now);
+        self.waiting.forget_turns();
     }
 
     /// A place in the queue, or why there is none. `returns` says that it comes back as it was told to.

@@ -19,7 +19,6 @@ impl Pool {
 
     fn open(&mut self, replica: ReplicaId, cap: Option<u32>, now: Instant) -> Vec<TicketId> {
         self.pass(now);
-        self.pass_promises(now);
         let before = self.slots.load().slots;
         self.slots.open(replica);
         if cap.is_some() {

@@ -210,9 +210,9 @@ fn used_gate(replicas: u64) -> (Arc<Gate>, Instant) {
 // Half of it is what the gate counts for the scaler and learns of replicas (docs/performance.md). Given up, not answered:
 // what is learnt from an answer depends on the clock. That is in `own_decisions`.
 #[library_benchmark]
-#[bench::of_1_replica(args = (1), setup = used_gate, config = at_most(915))]
-#[bench::of_16_replicas(args = (16), setup = used_gate, config = at_most(1_020))]
-#[bench::of_256_replicas(args = (256), setup = used_gate, config = at_most(1_125))]
+#[bench::of_1_replica(args = (1), setup = used_gate, config = at_most(970))]
+#[bench::of_16_replicas(args = (16), setup = used_gate, config = at_most(1_070))]
+#[bench::of_256_replicas(args = (256), setup = used_gate, config = at_most(1_170))]
 fn slot((gate, now): (Arc<Gate>, Instant)) -> Arc<Gate> {
     for _ in 0..TIMES {
         drop(black_box(acquire(&gate, now, Duration::from_secs(1))));

@@ -76,6 +76,8 @@ pub(super) struct Promises {
     /// What is promised and still to come, in slot-seconds, as if all came. Each promise counts with the pace of its moment:
     /// a pace that is measured anew must not draw together those who were told with the old one and with the new one.
     lines: ByClass,
+    /// Whether a line may be more than 0: most requests need to know no more.
+    any: bool,
     /// Seconds of a service that the lines were made with, while that is a guess.
     guess: Option<f64>,
     /// Share of those who were promised something that came back, and is taken to come.
@@ -98,6 +100,7 @@ impl Default for Promises {
     fn default() -> Self {
         Self {
             lines: [0.0; _],
+            any: false,
             guess: None,
             faith: [1.0; _],
             at: None,
@@ -137,6 +140,7 @@ impl Promises {
             let line = &mut self.lines[class as usize];
             *line = (*line - slot_seconds / faith).max(0.0);
         }
+        self.any = self.lines != [0.0; _];
     }
 
     /// Slot-seconds until those of a class have been served who were promised something and are taken to come. Follows at
@@ -168,6 +172,7 @@ impl Promises {
         let longest = if ask.mark.id == 0 { FOR_UNKNOWN } else { LONGEST };
         let most = longest.as_secs_f64() * slots.max(1.0);
         let line = &mut self.lines[ask.class as usize];
+        self.any = true;
         let before = *line;
         *line = before.max((before + slot_seconds).min(most));
         *line - before
@@ -220,7 +225,7 @@ impl Promises {
 
     /// Whether anything is promised that is still to come.
     pub(super) fn any(&self) -> bool {
-        self.lines.iter().any(|line| *line > 0.0)
+        self.any
     }
 
     /// When one that asks again before its time may come: as it was promised. On a connection somebody else may come as well.

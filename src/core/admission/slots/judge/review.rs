@@ -72,7 +72,11 @@ impl Slots {
                 // What it holds for longer than its time may never end.
                 let replica = &self.replicas[index];
                 let (busy, has_room) = (replica.busy, replica.busy < replica.room(limit));
-                if health.may_try(now) && has_room && health.overdue == 0 {
+                // Bad input looks like a model that is broken. Where that costs clients their slots, an answer with 500
+                // each second is the lesser loss.
+                let may_try = health.may_try(now)
+                    || health.is_doubtful() && health.is_out_for(PAUSE, now) && self.is_missed(index);
+                if may_try && has_room && health.overdue == 0 {
                     self.replicas[index].health.try_again(busy);
                 } else if !self.can_spare(index, 1.0) {
                     self.take_back(index, why, now);

@@ -112,6 +112,12 @@ impl Cork {
         self.state.borrow_mut().spare.pop().unwrap_or_else(|| Vec::with_capacity(SMALL))
     }
 
+    /// How many streams to replicas and to clients have something to write.
+    #[cfg(test)]
+    pub(in crate::data) fn waiting(&self) -> [usize; 2] {
+        self.state.borrow().waiting.each_ref().map(Vec::len)
+    }
+
     fn add(&self, line: &Rc<RefCell<Line>>, turn: Turn) {
         let mut state = self.state.borrow_mut();
         state.waiting[turn as usize].push(Rc::clone(line));
@@ -251,6 +257,7 @@ impl AsyncWrite for CorkedStream {
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
+    use std::os::fd::AsFd as _;
 
     use tokio::io::AsyncWriteExt as _;
     use tokio::runtime::{Builder, LocalOptions};
@@ -316,17 +323,32 @@ mod tests {
         });
     }
 
+    /// The same socket once more, so that its peer sees who wrote first.
+    fn same(stream: &CorkedStream) -> TcpStream {
+        let socket = stream.line.borrow().stream.as_fd().try_clone_to_owned().unwrap();
+        TcpStream::from_std(socket.into()).unwrap()
+    }
+
     #[test]
     fn requests_leave_before_answers() {
-        with_pair(async |mut client, _peer| {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let mut replica = client.cork.replica(stream);
-            client.write_all(b"answer").await.unwrap();
-            replica.write_all(b"request").await.unwrap();
-            let state = client.cork.state.borrow();
-            let round: Vec<_> = state.waiting.iter().flatten().collect();
-            assert!(Rc::ptr_eq(round[0], &replica.line) && Rc::ptr_eq(round[1], &client.line));
+        with_pair(async |mut client, mut peer| {
+            let cork = Rc::clone(&client.cork);
+            let mut second_client = cork.client(same(&client));
+            let (mut replica, mut second_replica) =
+                (cork.replica(same(&client)), cork.replica(same(&client)));
+            for round in 1..4 {
+                // Behind the task that writes, from where on all writes are of one round.
+                tokio::task::yield_now().await;
+                client.write_all(b"answer 1 ").await.unwrap();
+                replica.write_all(b"request 1 ").await.unwrap();
+                second_client.write_all(b"answer 2 ").await.unwrap();
+                second_replica.write_all(b"request 2 ").await.unwrap();
+                tokio::task::yield_now().await;
+                let mut seen = [0; 38];
+                peer.read_exact(&mut seen).unwrap();
+                let seen = str::from_utf8(&seen).unwrap();
+                assert_eq!(seen, "request 1 request 2 answer 1 answer 2 ", "in round {round}");
+            }
         });
     }
 

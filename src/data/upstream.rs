@@ -36,6 +36,9 @@ use crate::shutdown::Tasks;
 
 mod connection;
 mod stream;
+#[cfg(test)]
+#[cfg(not(model_check))]
+mod tests;
 
 /// An idle connection is closed after this time: less than the 5 s after which uvicorn and node close theirs, since a
 /// connection that the replica closes first can take a request down with it.

@@ -231,6 +231,17 @@ impl Health {
         self.standing == Standing::Ejected && self.retry_at.is_some_and(|at| now >= at)
     }
 
+    /// It was taken out, or is tried again, for what bad input looks like as well.
+    pub(super) fn is_doubtful(&self) -> bool {
+        let is_out = matches!(self.standing, Standing::Ejected | Standing::Probation);
+        is_out && matches!(self.why, Some(Why::Erred { .. }))
+    }
+
+    /// Whether it was taken out at least so long ago.
+    pub(super) fn is_out_for(&self, pause: Duration, now: Instant) -> bool {
+        self.out_at.is_some_and(|at| now.saturating_duration_since(at) >= pause)
+    }
+
     /// One request at a time from now on, beside so many from before.
     pub(super) fn try_again(&mut self, old: u32) {
         self.standing = Standing::Probation;

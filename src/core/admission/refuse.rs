@@ -64,7 +64,9 @@ impl Pool {
     pub fn expire(&mut self, ticket: TicketId, now: Instant) -> bool {
         self.pass(now);
         let waited = self.waiting.remove(ticket).is_some();
-        self.tally.rejected += u64::from(waited);
+        if waited {
+            self.count_rejected();
+        }
         waited
     }
 
@@ -204,7 +206,7 @@ impl Pool {
             // More replicas would not have served it: it is no demand.
             self.tally.arrivals -= 1;
         } else {
-            self.tally.rejected += 1;
+            self.count_rejected();
         }
         Admission::Refused(ticket, why)
     }
@@ -254,9 +256,14 @@ impl Pool {
     }
 
     fn turn_away(&mut self, ticket: TicketId, why: Denial) {
-        self.tally.rejected += 1;
+        self.count_rejected();
         self.turned_away.insert(ticket, why);
         self.untold.push(ticket);
+    }
+
+    fn count_rejected(&mut self) {
+        self.tally.rejected += 1;
+        self.slots.turned_away();
     }
 
     fn capacity(&self) -> Capacity {

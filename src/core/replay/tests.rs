@@ -205,6 +205,20 @@ fn the_last_replica_stays_for_its_time_and_who_comes_to_none_waits_for_a_start()
 }
 
 #[test]
+fn who_comes_to_none_and_may_not_wait_has_one_started_before_the_next_question() {
+    let block = json!({
+        "request_settings": { "max_queue_length": 0 },
+        "scale_settings": { "type": "target_utilization", "min_instances": 0, "max_instances": 1 },
+    });
+    // The first one is turned away at 2.1 s, and nobody waits. A replica takes a second, and is there for the second one; had
+    // it been ordered at the next question, at 3 s, it would not.
+    let mut lines = vec![request(2.1, 0.5), request(3.2, 0.5)];
+    lines.extend((1..10).map(|t| tick(f64::from(t), How::Tick, quiet(&block), (0, 0))));
+    let figures = simulate(&script(&block, &lines).0, Instant::now());
+    assert_eq!((figures.rejected, figures.changes, figures.most_replicas), (1, 1, 1), "{figures:?}");
+}
+
+#[test]
 fn what_held_in_the_recording_holds_here_and_schedules_where_they_are_others() {
     let block = json!({
         "scale_settings": { "type": "target_utilization", "min_instances": 1, "max_instances": 5 },

@@ -547,6 +547,76 @@ fn one_that_answers_500_quickly_is_not_first_where_one_request_comes_after_the_o
     }
 }
 
+/// A client alone sends what the model answers with 500 as each fourth request, then as each third, then as each second
+/// one: replicas take turns, so that it is always the same that has it.
+fn eject_three_of_four(hand: &mut Hand) -> u64 {
+    let mut now = 0;
+    for (every, rounds) in [(1_000, 200), (4, 20), (3, 15), (2, 10)] {
+        for number in 1..=rounds {
+            now += 50;
+            let replica = hand.take(now);
+            let outcome = if number % every == 0 { Outcome::Failed } else { Outcome::Answered };
+            hand.end(replica, now, now + 10, outcome);
+            let at = hand.at(now);
+            assert!(hand.pool.review(at).is_empty());
+        }
+    }
+    now
+}
+
+/// `rate` requests each second of 100 ms each, for so many seconds, with a review each second. Returns those that were refused.
+fn load(hand: &mut Hand, from: u64, rate: u64, seconds: u64, outcome: fn(ReplicaId) -> Outcome) -> u64 {
+    let (mut running, mut waiting, mut refused) = (Vec::new(), BTreeMap::new(), 0);
+    for ms in 0..seconds * 1_000 {
+        let now = from + ms;
+        let at = hand.at(now);
+        let mut granted = if ms % 1_000 == 999 { hand.pool.review(at) } else { Vec::new() };
+        for (replica, since) in running.extract_if(.., |(_, since)| *since + 100 <= now).collect::<Vec<_>>() {
+            let (since, outcome) = (hand.at(since), outcome(replica));
+            let used = Use { since, until: at, outcome, tenant: Tenant::default() };
+            granted.extend(hand.pool.release(replica, &used));
+        }
+        for ticket in granted {
+            waiting.remove(&ticket);
+            running.push((hand.pool.claim(ticket).unwrap(), now));
+        }
+        for ticket in waiting.extract_if(.., |_, since| *since + 500 <= now).map(|(ticket, _)| ticket) {
+            hand.pool.expire(ticket, at);
+            refused += 1;
+        }
+        if ms % (1_000 / rate) == 0 {
+            match hand.pool.admit(&Ask::default(), at) {
+                Admission::Granted(_, replica) => running.push((replica, now)),
+                Admission::Queued(ticket) => _ = waiting.insert(ticket, now),
+                Admission::Refused(..) => refused += 1,
+            }
+        }
+    }
+    refused
+}
+
+#[test]
+fn replicas_that_bad_input_of_one_client_took_out_are_there_when_others_need_them() {
+    let mut hand = Hand::new(1, 4);
+    hand.pool.set_limits(Limits { slots: NonZeroU32::new(1), max_queue_length: Some(10) }, hand.start);
+    let now = eject_three_of_four(&mut hand);
+    let out = (0..4).filter(|id| hand.standing(*id) == Standing::Ejected).count();
+    assert_eq!(out, 3, "{:?}", hand.pool.standings());
+    let refused = load(&mut hand, now + 1, 25, 3, |_| Outcome::Answered);
+    assert!(refused <= 12, "{refused} of 75 refused: {:?}", hand.pool.standings());
+}
+
+#[test]
+fn one_that_answers_500_is_tried_once_a_second_at_most_while_there_is_too_much_to_do() {
+    for (rate, ms) in [(29.0, 1.0), (40.0, 1.0), (40.0, 100.0), (80.0, 1.0)] {
+        let mut world = World::new(1, rate, &[WELL, WELL, WELL, Manner::Errs(1.0, ms)], 25);
+        world.run(60);
+        assert!(world.accounts[3].bad <= 60 + 5, "{rate}, {ms}: {:?}", world.accounts);
+        let good: u64 = world.accounts.iter().map(|account| account.good).sum();
+        assert!(good as f64 >= 0.9 * rate.min(30.0) * 60.0, "{rate}, {ms}: {:?}", world.accounts);
+    }
+}
+
 #[test]
 fn a_failing_replica_with_many_slots_costs_few_requests_where_all_are_in_use() {
     for (rate, ms) in [(290.0, 50.0), (310.0, 20.0), (400.0, 200.0)] {

@@ -43,6 +43,8 @@ pub(super) struct Judge {
     service: f64,
     /// Variance of service times on one replica, in powers of two.
     spread: f64,
+    /// How many were turned away since the last measurement, and between that and the one before.
+    turned_away: [u32; 2],
 }
 
 impl Default for Judge {
@@ -56,6 +58,7 @@ impl Default for Judge {
             rate: None,
             service: 0.0,
             spread: 0.25,
+            turned_away: [0; 2],
         }
     }
 }
@@ -89,6 +92,11 @@ impl Slots {
     /// A request asks for a slot.
     pub(in super::super) fn asked(&mut self) {
         self.judge.asked += 1;
+    }
+
+    /// A request is not given a slot in its time.
+    pub(in super::super) fn turned_away(&mut self) {
+        self.judge.turned_away[0] = self.judge.turned_away[0].saturating_add(1);
     }
 
     /// The use of a slot ends, before it is given back. Whether a review is due.

@@ -168,6 +168,24 @@ fn from_zero_one_replica_is_enough_for_what_has_a_slot_in_it() {
 }
 
 #[test]
+fn from_zero_one_replica_is_enough_for_all_who_can_wait_while_nobody_knows_what_they_take() {
+    let v2 = UtilizationScale { count_queue: true, ..strict() };
+    for rule in [rule(), v2].map(|rule| UtilizationScale { min: 0, ..rule }) {
+        let decided = |known: u64, rejected| {
+            let mut history = History::default();
+            let before = Signals { completed: known, service_sum: 5.0 * known as f64, ..seen(0.0, 0, 0, 0) };
+            ask(&rule, &mut history, &before);
+            // Four wait for a start, and have no slot in one replica.
+            let waiting =
+                Signals { arrivals: 4, patient: 4, patience: 300.0, rejected, ..seen(1.0, 0, 0, 4) };
+            ask(&rule, &mut history, &waiting).desired
+        };
+        assert_eq!((decided(0, 0), decided(0, 7)), (1, 1), "{rule:?}");
+        assert!(decided(100, 0) > 1, "{rule:?}");
+    }
+}
+
+#[test]
 fn who_could_not_wait_has_asked_all_the_same() {
     for (rule, expected) in [(rule(), 2), (strict(), 1)] {
         let rule = UtilizationScale { min: 0, ..rule };

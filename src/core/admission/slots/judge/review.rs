@@ -68,16 +68,7 @@ impl Slots {
                     self.replicas[index].health.acquit(now);
                 }
             }
-            Standing::Ejected => {
-                // What it holds for longer than its time may never end.
-                let replica = &self.replicas[index];
-                let (busy, has_room) = (replica.busy, replica.busy < replica.room(limit));
-                if health.may_try(now) && has_room && health.overdue == 0 {
-                    self.replicas[index].health.try_again(busy);
-                } else if !self.can_spare(index, 1.0) {
-                    self.take_back(index, why, now);
-                }
-            }
+            Standing::Ejected => self.reconsider(index, now, why),
             Standing::Probation => {
                 self.replicas[index].health.grow(limit);
                 let health = &self.replicas[index].health;
@@ -96,6 +87,22 @@ impl Slots {
             replica.health.old = 0;
         }
         replica.health.heard = false;
+    }
+
+    /// One that was taken out is tried again after its pause, or given work again because it is needed.
+    fn reconsider(&mut self, index: usize, now: Instant, why: Option<Why>) {
+        let replica = &self.replicas[index];
+        let (busy, health) = (replica.busy, &replica.health);
+        // Bad input looks like a model that is broken. Where that costs clients their slots, an answer with 500 each
+        // second is the lesser loss.
+        let is_early = health.is_doubtful() && health.is_out_for(PAUSE, now) && self.is_missed(index);
+        // What it holds for longer than its time may never end.
+        let has_room = busy < replica.room(self.most()) && health.overdue == 0;
+        if has_room && (is_early || health.may_try(now)) {
+            self.replicas[index].health.try_again(busy);
+        } else if !self.can_spare(index, 1.0) {
+            self.take_back(index, why, now);
+        }
     }
 
     /// Taken out if the others carry the load, otherwise given work last.

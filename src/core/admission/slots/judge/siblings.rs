@@ -23,8 +23,22 @@ impl Slots {
     /// carries nothing, and is missed by nobody.
     pub(super) fn can_spare(&self, index: usize, share: f64) -> bool {
         let siblings = self.siblings(index);
+        siblings.any && (self.replicas[index].health.is_barren() || self.is_carried(&siblings, share))
+    }
+
+    /// Whether there is too much to do for the good siblings of one that answered 500: they have too few slots, or no
+    /// fewer requests were turned away within a second than trials of all such replicas may cost.
+    pub(super) fn is_missed(&self, index: usize) -> bool {
+        let ready = self.replicas.iter().filter(|replica| replica.phase == Phase::Ready);
+        let trials = ready.filter(|replica| replica.health.is_doubtful()).count();
+        let lost = self.judge.turned_away.into_iter().max().unwrap_or(0);
+        lost as usize >= trials || !self.is_carried(&self.siblings(index), 1.0)
+    }
+
+    /// Whether the load takes no more than a share of these slots.
+    fn is_carried(&self, by: &Siblings, share: f64) -> bool {
         let offered = self.judge.offered().unwrap_or_else(|| self.load.busy.into());
-        siblings.any && (self.replicas[index].health.is_barren() || siblings.slots * share >= offered)
+        by.slots * share >= offered
     }
 
     pub(super) fn siblings(&self, index: usize) -> Siblings {
@@ -97,6 +111,7 @@ impl Judge {
             return;
         }
         self.measured = Some((now, self.asked));
+        self.turned_away = [0, self.turned_away[0]];
         if seconds > 0.0 {
             let rate = (self.asked - before) as f64 / seconds;
             let old = self.rate.unwrap_or(rate);

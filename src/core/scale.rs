@@ -20,7 +20,7 @@ use demand::Demand;
 use window::MaxWindow;
 
 pub use adaptive::Staffing;
-pub use reason::Reason;
+pub use reason::{Plain, Reason};
 pub use signals::Signals;
 
 /// Share of the longest queue wait that the newest waiter may be expected to use before replicas are asked for at once.

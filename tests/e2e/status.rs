@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use crate::replica::{Act, Replica};
-use crate::router::{Router, SCORE, blue, call, eventually, post};
+use crate::router::{Router, SCORE, blue, call, eventually, get, post};
 
 fn managed(endpoints: &str) -> String {
     endpoints.replace("auth_mode: none", "auth_mode: none\n    profile: managed")
@@ -116,6 +116,22 @@ async fn without_a_ready_replica_the_answer_says_so() {
     let reply = post(SCORE, "{}").send(&router).await;
     reply.expect(503, "no_ready_replica");
     assert_eq!(reply.header("retry-after"), "1");
+    assert_eq!(reply.json()["error"]["setting"], "max_queue_wait_ms");
+}
+
+#[tokio::test]
+async fn a_refusal_at_a_cold_start_names_the_limit_that_held() {
+    let address = crate::replica::unused_address();
+    let router = Router::start(&blue(&[address], "max_queue_wait_ms: 30, cold_start_wait_ms: 60"));
+    let reply = post(SCORE, "{}").header("x-request-id", "cold").send(&router).await;
+    reply.expect(503, "no_ready_replica");
+    let error = reply.json()["error"].clone();
+    assert_eq!((&error["setting"], &error["limit"]), (&"cold_start_wait_ms".into(), &60.into()));
+    let told = get("/explain?request=cold").send_to(router.admin()).await.json()["value"][0].clone();
+    let sentence = told["sentence"].as_str().unwrap();
+    assert!(sentence.contains("waits for at most 60 ms (cold_start_wait_ms)"), "{told}");
+    assert_eq!(told["retry_after_ms"].to_string(), reply.header("retry-after-ms"));
+    assert_eq!(told["retry_after_seconds"].to_string(), reply.header("retry-after"));
 }
 
 #[tokio::test]

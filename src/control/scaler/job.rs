@@ -21,7 +21,7 @@ use crate::control::board::{BoundsStatus, DecisionStatus, DeploymentStatus};
 use crate::control::health::Health;
 use crate::core::admission::ReplicaId;
 use crate::core::bounds::Override;
-use crate::core::ledger::{Scale, What, tidy};
+use crate::core::ledger::{Scale, What};
 use crate::core::settings::{DeploymentSettings, ProviderSettings};
 use crate::observe::metrics::count_scale_decision;
 
@@ -305,8 +305,7 @@ impl<H: Hands> Job<H> {
             tracing::info!(%endpoint, %deployment, "from {from} to {to} replicas: {reason}");
             count_scale_decision(endpoint, deployment, from, to);
         }
-        let numbers = why.rule().and_then(|rule| serde_json::to_value(rule).ok()).unwrap_or_default();
-        let scale = Scale { from, to, because: reason.clone(), reason: tidy(numbers) };
+        let scale = Scale::decided(from, to, &why);
         // That there is nothing yet and need not be was nobody's decision.
         if to > 0 || from > 0 || self.last_decision.is_some() {
             self.parts.board.ledger().decided(endpoint, deployment, What::Scale(scale));

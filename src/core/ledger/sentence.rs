@@ -101,7 +101,7 @@ fn trouble(code: &str) -> &str {
         "no_traffic" => "no deployment takes traffic and it named none",
         "queue_full" => "the queue was as long as it may be (max_queue_length)",
         "quota_exceeded" => "its caller has used up its quota (limits.quota)",
-        "queue_timeout" => "it had waited as long as it may (max_queue_wait_ms)",
+        "queue_timeout" => "it had waited as long as it may (max_queue_wait_ms, cold_start_wait_ms)",
         "rate_limited" => "its caller sends more often than it may (limits.requests_per_second)",
         "shed" => "it gave way to others, more important or newer ones (classes, queue_order)",
         "too_many_concurrent" => "its caller has as many requests under way as it may (limits.concurrency)",

@@ -1,11 +1,15 @@
 //! Why a number of replicas was chosen: typed numbers, and the sentence that operators read.
 
+mod plain;
+
 use std::fmt;
 
 use serde::Serialize;
 
 use super::Sample;
 use super::adaptive::Staffing;
+
+pub use plain::Plain;
 
 /// Why the number is what it is. As JSON: `kind` and the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

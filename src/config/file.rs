@@ -581,7 +581,8 @@ ScaleSettings {
     /// `azureml-strict` under `aks-v1`).
     #[schemars(extend("default" = 70))]
     target_utilization_percentage: Int<1, 100>,
-    /// With `min_instances: 0`: time without a request, in seconds, after which the last replica is ended.
+    /// With `min_instances: 0`: time without a request, in seconds, after which the last replica is ended. Not before the
+    /// rule says so: after 60 s under `aks-v1`, otherwise 20 intervals; with `adaptive` 120 to 600 s.
     #[schemars(extend("default" = 300))]
     idle_time: Int<0, YEAR_S>,
     /// Slow start, in seconds: the slots of a replica that has just become ready grow from 1 to

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use clap::builder::NonEmptyStringValueParser;
 use http::Method;
 use secrecy::SecretString;
 
@@ -28,7 +29,7 @@ pub struct ExplainArgs {
     #[arg(long, short = 'd', value_name = "NAME")]
     deployment: Option<String>,
     /// Decisions about the request with this x-request-id or x-ms-client-request-id
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     request: Option<String>,
     /// Decisions of this kind
     #[arg(long, value_enum)]

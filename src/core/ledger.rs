@@ -136,7 +136,7 @@ pub struct Scale {
 pub struct Standing {
     /// The replica.
     pub replica: String,
-    /// What it is from now on: `ready`, `unready`, `slow`, `ejected`, `probation`, ….
+    /// What it is from now on: `ready`, `unready`, `dead`, `slow`, `ejected`, `probation`, ….
     pub standing: String,
     /// Why, as half a sentence.
     pub because: String,

@@ -535,6 +535,9 @@ fn own_reject(
     let fields = record.fields();
     fields.reason = Some(reject.code());
     fields.story.retry_after = reject.retry();
+    if fields.story.refused.is_none() {
+        fields.story.refused = refused::by_head(reject);
+    }
     own_answer(reject.response(profile), ids, timing, record)
 }
 

@@ -98,8 +98,11 @@ async fn a_critical_request_takes_the_place_of_another_and_a_deadline_is_heeded(
     .await;
     let late = post(SCORE, "{}").header("x-request-deadline-ms", "0").send(&router).await;
     late.expect(503, "deadline_unmeetable");
-    let garbage = post(SCORE, "{}").header("x-request-deadline-ms", "soon").send(&router).await;
-    garbage.expect(400, "bad_request");
+    let garbage = post(SCORE, "{}").header("x-request-deadline-ms", "soon").header("x-request-id", "bad");
+    garbage.send(&router).await.expect(400, "bad_request");
+    let told = get("/explain?request=bad").send_to(router.admin()).await.json()["value"][0].clone();
+    let sentence = told["sentence"].as_str().unwrap();
+    assert!(sentence.contains("400 at once: x-request-deadline-ms must be a number"), "{told}");
     let critical = tokio::spawn(post(SCORE, "{}").header("x-request-class", "critical").send_to(address));
     let shed = queued.await.unwrap();
     shed.expect(503, "shed");

@@ -21,7 +21,7 @@ use crate::control::board::{BoundsStatus, DecisionStatus, DeploymentStatus};
 use crate::control::health::Health;
 use crate::core::admission::ReplicaId;
 use crate::core::bounds::Override;
-use crate::core::ledger::{Scale, What};
+use crate::core::ledger::{Scale, Standing, What};
 use crate::core::settings::{DeploymentSettings, ProviderSettings};
 use crate::observe::metrics::count_scale_decision;
 
@@ -165,8 +165,7 @@ impl<H: Hands> Job<H> {
 
     fn report(&mut self, id: ReplicaId, health: Health) {
         if let Health::Dead(why) = &health {
-            let (endpoint, deployment) = (&self.parts.endpoint, &self.settings.name);
-            tracing::warn!(%endpoint, %deployment, replica = id.0, "a replica is dead: {why}");
+            self.tell_dead(id, why);
             // The probe has ended with it. Whoever cannot be replaced may come back, and is asked anew.
             if self.fleet.is_fixed(id) {
                 self.probes.end(id);
@@ -181,6 +180,18 @@ impl<H: Hands> Job<H> {
             self.ramps.begin(fresh.id, now(), slots, settings.capacity.warm_up);
         }
         self.carry_out(order);
+    }
+
+    /// One of a list is told of when it is unready: nobody ends it.
+    fn tell_dead(&self, id: ReplicaId, why: &str) {
+        let (endpoint, deployment) = (&self.parts.endpoint, &self.settings.name);
+        let Some(name) = self.fleet.live_name(id) else { return };
+        tracing::warn!(%endpoint, %deployment, replica = %name, "a replica is dead: {why}");
+        if !self.fleet.is_fixed(id) {
+            let (replica, standing, because) = (name.to_string(), "dead".to_owned(), why.to_owned());
+            let what = What::Standing(Standing { replica, standing, because });
+            self.parts.board.ledger().decided(endpoint, deployment, what);
+        }
     }
 
     /// What the gate has learned of the replicas.

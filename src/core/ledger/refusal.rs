@@ -82,6 +82,11 @@ pub enum Grounds {
     },
     /// Its place in the full queue went to another request.
     GaveWay(Rival),
+    /// Its head is not one that can be passed on.
+    Head {
+        /// Which header, and what is wrong with it.
+        problem: Cow<'static, str>,
+    },
     /// Its caller was at a limit, in the words of the answer.
     Limit {
         /// Who are counted together.

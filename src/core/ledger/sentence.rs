@@ -74,6 +74,7 @@ impl Standing {
         let on = if self.standing == "probation" { "on " } else { "" };
         write!(f, "{} is {on}{} from now on, because {}", self.replica, self.standing, self.because)?;
         f.write_str(match self.standing.as_str() {
+            "dead" => "; it is ended when it has nothing left to do, and another takes its place",
             "ejected" => "; it is given nothing, and the others carry the load",
             "failing" => "; it is given little, and last",
             "silent" => "; it is given nothing new until it answers",

@@ -5,6 +5,7 @@ use crate::core::ledger::{Grounds, Seen};
 use crate::core::quota::Denied;
 use crate::core::wait::LongestWait;
 use crate::data::gate::Refusal;
+use crate::data::reject::Reject;
 use crate::data::world::Deployment;
 use crate::observe::ledger::Refused;
 
@@ -32,4 +33,14 @@ pub(super) fn by_gate(
 pub(super) fn by_limit(denied: &Denied, identity: Option<&Identity>) -> Option<Box<Refused>> {
     let grounds = Some(Grounds::of_limit(denied.limit, identity));
     Some(Box::new(Refused { seen: None, grounds }))
+}
+
+/// Of a request whose head cannot be passed on.
+pub(super) fn by_head(reject: &Reject) -> Option<Box<Refused>> {
+    let problem = match reject {
+        Reject::BadRequest { problem } => (*problem).into(),
+        Reject::HeaderTooLong { header } => format!("{header} is over 100 characters").into(),
+        _ => return None,
+    };
+    Some(Box::new(Refused { seen: None, grounds: Some(Grounds::Head { problem }) }))
 }

@@ -100,6 +100,7 @@ impl fmt::Display for Grounds {
                 write_deadline(f, *left_ms, *wait_ms, *answer_ms)?;
                 f.write_str(" (x-request-deadline-ms, or its client's own time-out)")
             }
+            Self::Head { problem } => f.write_str(problem),
             Self::GaveWay(rival) => {
                 f.write_str("the queue was full (max_queue_length), and its place went to a request ")?;
                 match rival {

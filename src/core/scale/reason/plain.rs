@@ -75,6 +75,10 @@ fn write_adaptive(f: &mut fmt::Formatter<'_>, numbers: &Staffing, from: u32) -> 
         let waiting = Requests(f64::from(numbers.waiting));
         return write!(f, "{waiting} waited and there was no replica");
     }
+    if numbers.arrivals_per_second < 0.05 && numbers.needed <= numbers.min {
+        let least = count(numbers.min, "replica");
+        return write!(f, "next to nothing came, and at least {least} must be there");
+    }
     if numbers.peak().is_some() {
         let most = Requests(numbers.recent.ceil());
         write!(
@@ -198,6 +202,11 @@ mod tests {
         );
         let cold = Staffing { waiting: 1, ..staffing() };
         assert_eq!(plain(Reason::Adaptive(cold), 0), "1 request waited and there was no replica");
+        let quiet = Staffing { arrivals_per_second: 0.0, offered: 0.0, needed: 1, ..staffing() };
+        assert_eq!(
+            plain(Reason::Adaptive(quiet), 1),
+            "next to nothing came, and at least 1 replica must be there"
+        );
         let idle = Reason::Adaptive(Staffing { idle: true, needed: 0, min: 0, ..staffing() });
         assert_eq!(plain(idle, 1), idle.to_string());
     }

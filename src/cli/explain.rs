@@ -174,6 +174,8 @@ fn clock(unix_seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
 
     fn explanation(entries: &[serde_json::Value]) -> serde_json::Value {
@@ -206,6 +208,18 @@ mod tests {
             text.contains("changes of the number of replicas: 3 of at most 256, since 1970-01-01"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn nobodys_id_is_empty() {
+        #[derive(Debug, clap::Parser)]
+        struct Asked {
+            #[command(flatten)]
+            args: ExplainArgs,
+        }
+        let asked = |id: &str| Asked::try_parse_from(["explain", "--request", id]);
+        assert_eq!(asked("7f3").unwrap().args.request.as_deref(), Some("7f3"));
+        assert!(asked("").unwrap_err().to_string().contains("--request"));
     }
 
     #[test]

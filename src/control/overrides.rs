@@ -101,21 +101,21 @@ impl Overrides {
         deployment: &Name,
         hold: Option<Override>,
     ) -> Result<Option<Override>, NotKept> {
-        self.set_for(&self.follow(endpoint, deployment), (endpoint.clone(), deployment.clone()), hold)
+        self.set_for(&self.follow(endpoint, deployment), &(endpoint.clone(), deployment.clone()), hold)
     }
 
     /// For the deployment that this receiver follows: it can go while the file is written, and come again.
     fn set_for(
         &self,
         meant: &Followed,
-        key: Key,
+        key: &Key,
         hold: Option<Override>,
     ) -> Result<Option<Override>, NotKept> {
         let _turn = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.write(Some((&key, hold)))?;
+        self.write(Some((key, hold)))?;
         {
             let holds = self.holds();
-            if let Some(sender) = holds.get(&key).filter(|sender| sender.subscribe().same_channel(meant)) {
+            if let Some(sender) = holds.get(key).filter(|sender| sender.subscribe().same_channel(meant)) {
                 return Ok(sender.send_replace(hold));
             }
         }
@@ -136,7 +136,7 @@ impl Overrides {
     ) -> Result<Option<Override>, NotKept> {
         let (this, key) = (self.clone(), (endpoint.clone(), deployment.clone()));
         let meant = self.follow(endpoint, deployment);
-        let set = tokio::task::spawn_blocking(move || this.set_for(&meant, key, hold));
+        let set = tokio::task::spawn_blocking(move || this.set_for(&meant, &key, hold));
         set.await.map_err(io::Error::other)?
     }
 

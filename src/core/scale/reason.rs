@@ -105,14 +105,7 @@ impl fmt::Display for Reason {
             } => {
                 write_wait(f, *waiting, *wait, *budget)?;
                 counts.write(f, *demand)?;
-                write!(f, ": {}", count(*needed, "replica"))?;
-                if *slots > 1 {
-                    write!(f, " with {slots} slots each")?;
-                }
-                if let Some(target) = target_percent {
-                    write!(f, ", so that at most {target} % of the slots are in use")?;
-                }
-                if needed > max { write!(f, "; at most {max} allowed") } else { Ok(()) }
+                write_replicas(f, *needed, *max, *slots, *target_percent)
             }
             Self::Manual { replicas } => {
                 write!(f, "the configuration fixes the number at {}", count(*replicas, "replica"))
@@ -154,6 +147,24 @@ impl fmt::Display for Reason {
             }
         }
     }
+}
+
+/// What serving that takes.
+fn write_replicas(
+    f: &mut fmt::Formatter<'_>,
+    needed: u32,
+    max: u32,
+    slots: u32,
+    target_percent: Option<u32>,
+) -> fmt::Result {
+    write!(f, ": {}", count(needed, "replica"))?;
+    if slots > 1 {
+        write!(f, " with {slots} slots each")?;
+    }
+    if let Some(target) = target_percent {
+        write!(f, ", so that at most {target} % of the slots are in use")?;
+    }
+    if needed > max { write!(f, "; at most {max} allowed") } else { Ok(()) }
 }
 
 /// What a policy counts as load.

@@ -15,3 +15,4 @@ pub mod scale;
 pub mod schedule;
 pub mod settings;
 pub mod suggest;
+pub mod wait;

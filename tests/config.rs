@@ -522,6 +522,9 @@ fn settings_without_effect_are_told_where_they_stand() {
         ("warm_up_time: 5", &*slots("0"), "`warm_up_time` has no effect with no limit of slots"),
         ("", &*format!("fair_share: true, {}", slots("0")), "`fair_share` has no effect"),
         ("", &*format!("queue_order: newest_first, {}", slots("0")), "`queue_order` has no effect"),
+        ("", &*format!("max_queue_wait_ms: 0, {}", slots("auto")), "`max_queue_wait_ms: 0` nobody waits"),
+        ("", &*format!("max_queue_length: 0, {}", slots("auto")), "`max_queue_length: 0` nobody waits"),
+        ("", "idempotent: true, hedge: {after_ms: 5000}", "`after_ms` has no effect"),
     ] {
         let found = of(scale, request).unwrap_or_else(|| panic!("{scale} {request}"));
         assert!(found.contains(says), "{found}");
@@ -531,6 +534,8 @@ fn settings_without_effect_are_told_where_they_stand() {
         ("warm_up_time: 0", ""),
         ("warm_up_time: 5", &*slots("2")),
         ("warm_up_time: 5", &*slots("Auto")),
+        ("", &*slots("auto")),
+        ("", "idempotent: true, hedge: {after_ms: 4999}"),
         ("", "fair_share: true, queue_order: newest_first"),
         ("", &*format!("fair_share: false, queue_order: fifo, {}", slots("0"))),
     ] {

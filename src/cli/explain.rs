@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use clap::builder::NonEmptyStringValueParser;
 use http::Method;
 use secrecy::SecretString;
 
@@ -28,7 +29,7 @@ pub struct ExplainArgs {
     #[arg(long, short = 'd', value_name = "NAME")]
     deployment: Option<String>,
     /// Decisions about the request with this x-request-id or x-ms-client-request-id
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     request: Option<String>,
     /// Decisions of this kind
     #[arg(long, value_enum)]
@@ -173,6 +174,8 @@ fn clock(unix_seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
 
     fn explanation(entries: &[serde_json::Value]) -> serde_json::Value {
@@ -205,6 +208,18 @@ mod tests {
             text.contains("changes of the number of replicas: 3 of at most 256, since 1970-01-01"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn nobodys_id_is_empty() {
+        #[derive(Debug, clap::Parser)]
+        struct Asked {
+            #[command(flatten)]
+            args: ExplainArgs,
+        }
+        let asked = |id: &str| Asked::try_parse_from(["explain", "--request", id]);
+        assert_eq!(asked("7f3").unwrap().args.request.as_deref(), Some("7f3"));
+        assert!(asked("").unwrap_err().to_string().contains("--request"));
     }
 
     #[test]

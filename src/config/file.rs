@@ -12,6 +12,7 @@ use super::units::{
     Budget, Concurrency, FilePath, Int, Listener, LogTarget, PerSecond, PortRange, ReplicaUrl, RoutePath,
     Share,
 };
+use crate::core::bounds::MOST;
 
 /// Longest time that can be set, in milliseconds: a year. Longer ones would overflow clocks.
 pub(super) const YEAR_MS: u64 = 31_536_000_000;
@@ -22,7 +23,7 @@ pub(super) const MAX_SCHEDULES: usize = 32;
 /// Longest time between two probes and the like, in seconds: a day.
 pub(super) const DAY_S: u64 = 86_400;
 /// Most replicas of one deployment; a bound against slips of the finger.
-pub(super) const MAX_REPLICAS: u64 = 1000;
+pub(super) const MAX_REPLICAS: u64 = MOST as u64;
 
 /// Makes every field of a struct optional and traceable, and leaves absent ones out when it is written.
 macro_rules! section {
@@ -580,7 +581,8 @@ ScaleSettings {
     /// `azureml-strict` under `aks-v1`).
     #[schemars(extend("default" = 70))]
     target_utilization_percentage: Int<1, 100>,
-    /// With `min_instances: 0`: time without a request, in seconds, after which the last replica is ended.
+    /// With `min_instances: 0`: time without a request, in seconds, after which the last replica is ended. Not before the
+    /// rule says so: after 60 s under `aks-v1`, otherwise 20 intervals; with `adaptive` 120 to 600 s.
     #[schemars(extend("default" = 300))]
     idle_time: Int<0, YEAR_S>,
     /// Slow start, in seconds: the slots of a replica that has just become ready grow from 1 to

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::core::bounds::Override;
@@ -24,8 +25,22 @@ const FILE: &str = "overrides.json";
 #[derive(Clone, Debug, Default)]
 pub struct Overrides(Arc<Inner>);
 
-/// By endpoint and deployment.
-type Holds = BTreeMap<(Name, Name), watch::Sender<Option<Override>>>;
+/// Endpoint and deployment.
+type Key = (Name, Name);
+type Holds = BTreeMap<Key, watch::Sender<Option<Override>>>;
+/// What holds for one deployment; one of the same name that comes later has another.
+type Followed = watch::Receiver<Option<Override>>;
+
+/// Why an override does not hold.
+#[derive(Debug, Error)]
+pub enum NotKept {
+    /// The disk.
+    #[error("the override cannot be written down: {0}")]
+    Disk(#[from] io::Error),
+    /// Its deployment went while it was written.
+    #[error("the deployment has been removed meanwhile")]
+    Gone,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -62,7 +77,7 @@ impl Overrides {
     }
 
     /// What holds for a deployment, from now on and whenever it changes; whether it still holds is for the reader to see.
-    pub fn follow(&self, endpoint: &Name, deployment: &Name) -> watch::Receiver<Option<Override>> {
+    pub fn follow(&self, endpoint: &Name, deployment: &Name) -> Followed {
         let key = (endpoint.clone(), deployment.clone());
         self.holds().entry(key).or_insert_with(|| watch::channel(None).0).subscribe()
     }
@@ -79,31 +94,49 @@ impl Overrides {
     /// then in force; a disk may take its time.
     ///
     /// # Errors
-    /// It cannot be written down; then nothing has changed.
+    /// It cannot be written down, or the deployment has gone meanwhile; then nothing has changed.
     pub fn set(
         &self,
         endpoint: &Name,
         deployment: &Name,
         hold: Option<Override>,
-    ) -> io::Result<Option<Override>> {
-        let key = (endpoint.clone(), deployment.clone());
-        let _turn = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.write(Some((&key, hold)))?;
-        Ok(self.holds().entry(key).or_insert_with(|| watch::channel(None).0).send_replace(hold))
+    ) -> Result<Option<Override>, NotKept> {
+        self.set_for(&self.follow(endpoint, deployment), &(endpoint.clone(), deployment.clone()), hold)
     }
 
-    /// The same on a thread that may wait for a disk.
+    /// For the deployment that this receiver follows: it can go while the file is written, and come again.
+    fn set_for(
+        &self,
+        meant: &Followed,
+        key: &Key,
+        hold: Option<Override>,
+    ) -> Result<Option<Override>, NotKept> {
+        let _turn = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(Some((key, hold)))?;
+        {
+            let holds = self.holds();
+            if let Some(sender) = holds.get(key).filter(|sender| sender.subscribe().same_channel(meant)) {
+                return Ok(sender.send_replace(hold));
+            }
+        }
+        // Nobody else takes it out of the file again: when the deployment went, it may have had none.
+        self.write(None)?;
+        Err(NotKept::Gone)
+    }
+
+    /// The same on a thread that may wait for a disk. Whose it is is settled at once.
     ///
     /// # Errors
-    /// It cannot be written down; then nothing has changed.
+    /// It cannot be written down, or the deployment has gone meanwhile; then nothing has changed.
     pub async fn keep(
         &self,
         endpoint: &Name,
         deployment: &Name,
         hold: Option<Override>,
-    ) -> io::Result<Option<Override>> {
-        let (this, endpoint, deployment) = (self.clone(), endpoint.clone(), deployment.clone());
-        let set = tokio::task::spawn_blocking(move || this.set(&endpoint, &deployment, hold));
+    ) -> Result<Option<Override>, NotKept> {
+        let (this, key) = (self.clone(), (endpoint.clone(), deployment.clone()));
+        let meant = self.follow(endpoint, deployment);
+        let set = tokio::task::spawn_blocking(move || this.set_for(&meant, &key, hold));
         set.await.map_err(io::Error::other)?
     }
 
@@ -132,7 +165,7 @@ impl Overrides {
     }
 
     /// All that hold, and what is about to.
-    fn write(&self, changed: Option<(&(Name, Name), Option<Override>)>) -> io::Result<()> {
+    fn write(&self, changed: Option<(&Key, Option<Override>)>) -> io::Result<()> {
         let Some(file) = &self.0.file else { return Ok(()) };
         let entries = entries(&self.holds(), changed);
         write(file, &entries)
@@ -145,7 +178,7 @@ impl Overrides {
 }
 
 /// All that hold, with this one changed.
-fn entries(holds: &Holds, changed: Option<(&(Name, Name), Option<Override>)>) -> Vec<Entry> {
+fn entries(holds: &Holds, changed: Option<(&Key, Option<Override>)>) -> Vec<Entry> {
     let others = holds.iter().filter(|(key, _)| changed.is_none_or(|(changed, _)| changed != *key));
     let others = others.filter_map(|(key, sender)| Some((key, (*sender.borrow())?)));
     let now = Timestamp::now();
@@ -207,6 +240,8 @@ fn write(file: &Path, entries: &[Entry]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use super::*;
 
     fn name(text: &str) -> Name {
@@ -276,6 +311,36 @@ mod tests {
         set.await.unwrap();
         disk.await.unwrap();
         assert!(Overrides::open(folder.path()).get(&demo, &blue, Timestamp::now()).is_some());
+    }
+
+    #[tokio::test]
+    async fn an_override_that_is_being_written_when_its_deployment_goes_is_gone_too() {
+        for comes_again in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let overrides = Overrides::open(folder.path());
+            let (demo, blue) = (name("demo"), name("blue"));
+            let (begun, slow) = std::sync::mpsc::channel();
+            let (end, ends) = std::sync::mpsc::channel::<()>();
+            let writer = overrides.clone();
+            let disk = tokio::task::spawn_blocking(move || {
+                let _turn = writer.0.writing.lock().unwrap();
+                begun.send(()).unwrap();
+                ends.recv().unwrap();
+            });
+            slow.recv().unwrap();
+            let mut set = Box::pin(overrides.keep(&demo, &blue, Some(three(2))));
+            let waits = std::future::poll_fn(|cx| Poll::Ready(set.as_mut().poll(cx).is_pending())).await;
+            assert!(waits, "for the disk");
+            assert!(overrides.forget(&demo, &blue).is_none(), "nothing held yet");
+            let successor = comes_again.then(|| overrides.follow(&demo, &blue));
+            end.send(()).unwrap();
+            assert!(matches!(set.await, Err(NotKept::Gone)));
+            disk.await.unwrap();
+            let now = Timestamp::now();
+            assert_eq!(overrides.get(&demo, &blue, now), None);
+            assert!(successor.is_none_or(|successor| successor.borrow().is_none()));
+            assert_eq!(Overrides::open(folder.path()).get(&demo, &blue, now), None);
+        }
     }
 
     #[tokio::test]

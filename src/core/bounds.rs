@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use crate::core::scale::Reason;
+use crate::core::scale::{Plain, Reason};
 use crate::core::schedule::Window;
 use crate::core::settings::ScaleSettings;
 
@@ -31,7 +31,7 @@ pub struct Override {
     pub until: Timestamp,
 }
 
-/// Most replicas that an operator can ask for, as in the configuration.
+/// Most replicas that the configuration or an operator can ask for.
 pub const MOST: u32 = 1000;
 
 /// Longest time for which an operator can ask: 30 days. For longer there is the configuration.
@@ -195,20 +195,51 @@ impl Why {
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, self.rule().map(|rule| rule as &dyn fmt::Display))
+    }
+}
+
+/// The same for people who do not know the words of the rules.
+#[derive(Clone, Copy, Debug)]
+pub struct PlainWhy<'a> {
+    /// Why.
+    pub why: &'a Why,
+    /// Replicas asked for before.
+    pub from: u32,
+}
+
+impl fmt::Display for PlainWhy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rule = self.why.rule().map(|reason| Plain { reason, from: self.from });
+        self.why.write(f, rule.as_ref().map(|rule| rule as &dyn fmt::Display))
+    }
+}
+
+impl Why {
+    /// Whose word it is, and what the rule says, in whatever words.
+    fn write(&self, f: &mut fmt::Formatter<'_>, rule: Option<&dyn fmt::Display>) -> fmt::Result {
+        self.write_whose(f)?;
+        let Some(rule) = rule else { return Ok(()) };
+        f.write_str(if matches!(self, Self::Rule(_)) { "" } else { ": " })?;
+        rule.fmt(f)
+    }
+
+    /// What stands before the rule's words: nothing, where it decides alone.
+    fn write_whose(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listed { servers } => write!(f, "servers in the configuration: {servers}"),
             Self::Idle { time } => {
                 write!(f, "no request for {}: no replica is needed", Spoken(*time))
             }
-            Self::LastStays { idle_time, rule } => {
-                write!(f, "the last replica stays until nobody has asked for {}: {rule}", Spoken(*idle_time))
+            Self::LastStays { idle_time, .. } => {
+                write!(f, "the last replica stays until nobody has asked for {}", Spoken(*idle_time))
             }
-            Self::Rule(reason) => reason.fmt(f),
-            Self::Scheduled { window, now, rule } => {
+            Self::Rule(_) => Ok(()),
+            Self::Scheduled { window, now, rule: _ } => {
                 let until = Until { at: window.until, now: *now, zone: &window.zone };
-                write!(f, "at least {} by the schedule `{}` {until}: {rule}", window.min, window.name)
+                write!(f, "at least {} by the schedule `{}` {until}", window.min, window.name)
             }
-            Self::Held { hold, min, max, now, rule } => {
+            Self::Held { hold, min, max, now, rule: _ } => {
                 let until = Until { at: hold.until, now: *now, zone: &TimeZone::UTC };
                 if min == max {
                     write!(f, "held at {min} by an operator {until}")?;
@@ -218,7 +249,7 @@ impl fmt::Display for Why {
                 if let Some(asked) = hold.most().filter(|asked| asked > max) {
                     write!(f, ", who asked for {asked}, but `process.ports` has {max} only")?;
                 }
-                rule.as_ref().map_or(Ok(()), |rule| write!(f, ": {rule}"))
+                Ok(())
             }
         }
     }

@@ -15,13 +15,17 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::core::bounds::{PlainWhy, Why};
 use crate::core::retry::{Cause, Denied, Hedge, Tries};
 use tidy::milliseconds;
 
 pub use question::Question;
 pub use refusal::{Grounds, Rejection, Seen};
 pub use ring::Ring;
-pub use tidy::{tidy, to_millisecond};
+pub use tidy::{millis, tidy, to_millisecond};
+
+/// Most bytes that are kept of an id or a subject (`data::head` lets no longer id pass).
+pub const LONGEST_ID: usize = 100;
 
 /// One decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -117,8 +121,11 @@ pub struct Scale {
     pub from: u32,
     /// Replicas asked for from now on.
     pub to: u32,
-    /// Why, as half a sentence.
+    /// Why, as half a sentence in the rule's own words.
     pub because: String,
+    /// The same in plain words, for the sentence of the entry; whoever has that need not have it twice.
+    #[serde(skip)]
+    pub plainly: Option<String>,
     /// Why, typed, with the numbers ([`tidy`]); `null` where there are none.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub reason: Value,
@@ -129,7 +136,7 @@ pub struct Scale {
 pub struct Standing {
     /// The replica.
     pub replica: String,
-    /// What it is from now on: `ready`, `unready`, `slow`, `ejected`, `probation`, ….
+    /// What it is from now on: `ready`, `unready`, `dead`, `slow`, `ejected`, `probation`, ….
     pub standing: String,
     /// Why, as half a sentence.
     pub because: String,
@@ -150,6 +157,15 @@ pub struct Retry {
     /// What became of the second copy that was sent because its answer was late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub second_copy: Option<Hedge>,
+}
+
+impl Scale {
+    /// What was decided for a reason.
+    pub fn decided(from: u32, to: u32, why: &Why) -> Self {
+        let numbers = why.rule().and_then(|rule| serde_json::to_value(rule).ok()).unwrap_or_default();
+        let plainly = Some(PlainWhy { why, from }.to_string());
+        Self { from, to, because: why.to_string(), plainly, reason: tidy(numbers) }
+    }
 }
 
 impl What {

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::core::bounds::MOST;
 use crate::core::scale::Signals;
 
 /// Version of the format; a reader refuses others.
@@ -64,9 +65,6 @@ pub enum Line<'a> {
     },
 }
 
-/// Most replicas that a configuration or an operator can ask for.
-const MOST_REPLICAS: u32 = 1_000;
-
 impl Line<'_> {
     /// When that began which it tells of, and when it was over; `None` where it tells of no time.
     pub fn span(&self) -> Option<(u64, u64)> {
@@ -93,7 +91,7 @@ impl Line<'_> {
             ("signals.min", signals.min),
             ("signals.max", signals.max),
         ];
-        numbers.into_iter().find(|(_, number)| *number > MOST_REPLICAS)
+        numbers.into_iter().find(|(_, number)| *number > MOST)
     }
 }
 

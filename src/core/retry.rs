@@ -168,7 +168,7 @@ impl Budget {
 const WINDOW: usize = 256;
 /// Fewest times that say anything about the slowest twentieth.
 const ENOUGH: usize = 40;
-/// The quantile is worked out again after this many times.
+/// The quantile is worked out with the first of these, and again after this many times.
 const STEP: usize = 16;
 
 /// The 95th percentile of the last times up to the head of an answer.
@@ -189,7 +189,8 @@ impl Late {
             self.times[self.seen % WINDOW] = time;
         }
         self.seen = self.seen.wrapping_add(1);
-        if self.times.len() >= ENOUGH && self.seen.is_multiple_of(STEP) {
+        let is_first = self.p95.is_none();
+        if self.times.len() >= ENOUGH && (is_first || self.seen.is_multiple_of(STEP)) {
             let mut sorted = self.times.clone();
             let place = sorted.len() * 95 / 100;
             self.p95 = Some(*sorted.select_nth_unstable(place).1);
@@ -238,7 +239,9 @@ mod tests {
             late.note(Duration::from_millis(number));
         }
         assert_eq!(late.p95(), None, "too few");
-        for number in 40..=400 {
+        late.note(Duration::from_millis(40));
+        assert_eq!(late.p95(), Some(Duration::from_millis(39)), "from the fortieth on");
+        for number in 41..=400 {
             late.note(Duration::from_millis(number));
         }
         // The last 256 are 145 to 400.

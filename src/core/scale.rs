@@ -20,7 +20,7 @@ use demand::Demand;
 use window::MaxWindow;
 
 pub use adaptive::Staffing;
-pub use reason::Reason;
+pub use reason::{Counts, Plain, Reason};
 pub use signals::Signals;
 
 /// Share of the longest queue wait that the newest waiter may be expected to use before replicas are asked for at once.
@@ -131,21 +131,27 @@ pub fn at_once(settings: &ScaleSettings, history: &History, seen: &Signals) -> O
         return None;
     }
     let total = seen.total();
-    let (demand, needed, target_percent) = match rule.policy {
+    let (demand, counts, needed, target_percent) = match rule.policy {
         ScalePolicy::Adaptive { .. } => {
             let load = adaptive::Past::demand_now(demand, &seen);
-            (load, signals::whole(load / seen.slots()).max(1), None)
+            (load, Counts::All, signals::whole(load / seen.slots()).max(1), None)
         }
         ScalePolicy::Azureml | ScalePolicy::AzuremlStrict => {
             let sample = Sample::take(rule, demand, demand.ghosts_at(&seen), &seen);
             let needed = sample.ask(seen.queue).map_or(total, |(asked, _)| asked);
-            (sample.load, needed, Some(sample.target_percent))
+            let counts = match (sample.queued, sample.ghosts) {
+                (None, _) => Counts::Busy,
+                (Some(_), None) => Counts::BusyAndQueued,
+                (Some(_), Some(_)) => Counts::All,
+            };
+            (sample.load, counts, needed, Some(sample.target_percent))
         }
     };
     let desired = seen.within(needed);
     let waiting = seen.queue;
     let (slots, max) = (seen.c, seen.max);
-    let reason = Reason::AtOnce { waiting, wait, budget, demand, slots, target_percent, total, needed, max };
+    let reason =
+        Reason::AtOnce { waiting, wait, budget, demand, counts, slots, target_percent, total, needed, max };
     (desired > total).then_some(Decision { desired, reason })
 }
 

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST};
@@ -19,6 +19,7 @@ use crate::core::ledger::Chosen;
 use crate::core::retry::Cause;
 use crate::core::route::{Call, Route};
 use crate::core::settings::{EndpointSettings, Profile, RequestSettings};
+use crate::core::wait::LongestWait;
 use crate::data::again::Again;
 use crate::data::ask::Asking;
 use crate::data::body::{AnswerBody, Progress, RequestBody, Terms, Upload};
@@ -275,7 +276,7 @@ impl Path<'_> {
         if again.is_some() {
             deployment.copies.budget.deposit(repeat.budget_percent);
         }
-        let mut acquire = deployment.gate.acquire(asked, longest, ask);
+        let mut acquire = deployment.gate.acquire(asked, longest.time, ask);
         loop {
             let (permit, admitted) =
                 self.admit(acquire, request.body_mut(), deployment, (asked, longest)).await?;
@@ -309,7 +310,7 @@ impl Path<'_> {
         acquire: Acquire,
         body: &mut RequestBody,
         deployment: &Deployment,
-        (asked, longest): (Instant, Duration),
+        (asked, longest): (Instant, LongestWait),
     ) -> Result<(Permit, Instant), Reject> {
         let limits = &deployment.settings.request;
         let mut acquire = std::pin::pin!(acquire);
@@ -330,7 +331,7 @@ impl Path<'_> {
         let waited = now.saturating_duration_since(asked);
         fields.queue_time = waited;
         if let Ok(Err(refusal)) = &granted {
-            fields.story.refused = refused::by_gate(deployment, refusal);
+            fields.story.refused = refused::by_gate(deployment, refusal, longest);
         }
         match granted {
             Ok(Ok(permit)) => Ok((permit, now)),
@@ -533,7 +534,10 @@ fn own_reject(
 ) -> Response<AnswerBody> {
     let fields = record.fields();
     fields.reason = Some(reject.code());
-    fields.story.retry_after = reject.retry().map(|retry| retry.wait);
+    fields.story.retry_after = reject.retry();
+    if fields.story.refused.is_none() {
+        fields.story.refused = refused::by_head(reject);
+    }
     own_answer(reject.response(profile), ids, timing, record)
 }
 

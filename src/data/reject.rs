@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use crate::core::admission::{Denial, Retry};
 use crate::core::identity::AuthError;
-use crate::core::quota::{Denied, Limit};
+use crate::core::quota::{Denied, Limit, Requests};
 use crate::core::settings::{Profile, RequestSettings};
+use crate::core::wait::{LongestWait, until_return};
 use crate::data::gate::Refusal;
 
 /// `Retry-After` in milliseconds, as Azure's and OpenAI's clients read it before the other one.
@@ -74,8 +75,8 @@ pub enum Reject {
     NoReadyReplica {
         /// Time in the queue.
         waited: Duration,
-        /// `max_queue_wait_ms`.
-        limit: Duration,
+        /// How long it could wait, and by which setting.
+        limit: LongestWait,
         /// When to come back.
         retry: Retry,
     },
@@ -95,8 +96,8 @@ pub enum Reject {
     QueueTimeout {
         /// Time in the queue.
         waited: Duration,
-        /// `max_queue_wait_ms`.
-        limit: Duration,
+        /// How long it could wait, and by which setting.
+        limit: LongestWait,
         /// When to come back.
         retry: Retry,
     },
@@ -122,7 +123,7 @@ impl Reject {
     pub fn refused(
         Refusal { why, retry, .. }: Refusal,
         waited: Duration,
-        limit: Duration,
+        limit: LongestWait,
         limits: &RequestSettings,
     ) -> Self {
         match why {
@@ -232,7 +233,10 @@ impl Reject {
             Self::Limited(Denied { limit, retry }) => match limit {
                 Limit::Concurrency(_) => format!("over the limit of {limit}; come back when one has ended"),
                 Limit::Quota(_) | Limit::Rate(_) => {
-                    format!("over the limit of {limit}; come back in {} ms", milliseconds(exactly(*retry)))
+                    format!(
+                        "over the limit of {limit}; come back in {} ms",
+                        until_return(exactly(*retry).wait)
+                    )
                 }
             },
             Self::HeaderTooLong { header } => format!("{header} must not exceed 100 characters"),
@@ -244,19 +248,20 @@ impl Reject {
             Self::NoReadyReplica { waited, limit, .. } => format!(
                 "no replica was ready; waited {} ms of at most {} ms",
                 waited.as_millis(),
-                limit.as_millis()
+                limit.time.as_millis()
             ),
             Self::NoTraffic { known } => format!(
                 "no deployment takes traffic; name one in the azureml-model-deployment header: {}",
                 known.join(", ")
             ),
             Self::QueueFull { limit, .. } => {
-                format!("all replicas are busy and the queue holds {limit} requests, its limit")
+                let requests = Requests(f64::from(*limit));
+                format!("all replicas are busy and the queue holds {requests}, its limit")
             }
             Self::QueueTimeout { waited, limit, .. } => format!(
                 "all replicas were busy; waited {} ms of at most {} ms",
                 waited.as_millis(),
-                limit.as_millis()
+                limit.time.as_millis()
             ),
             Self::Shed { .. } => {
                 "all replicas are busy, and this request gave way to others; send it again later".to_owned()
@@ -292,7 +297,9 @@ impl Reject {
                 json!({"waited_ms": ms(waited)})
             }
             Self::NoReadyReplica { waited, limit, .. } | Self::QueueTimeout { waited, limit, .. } => {
-                json!({"setting": "max_queue_wait_ms", "limit": ms(limit), "waited_ms": ms(waited)})
+                json!({
+                    "setting": limit.setting, "limit": ms(&limit.time), "waited_ms": ms(waited),
+                })
             }
             Self::NoTraffic { known } | Self::UnknownDeployment { known } => json!({"deployments": known}),
             Self::QueueFull { limit, .. } => {
@@ -319,7 +326,7 @@ impl Reject {
         }
         let retry = self.retry();
         if let Some(retry) = retry {
-            error["retry_after_ms"] = milliseconds(retry).into();
+            error["retry_after_ms"] = until_return(retry.wait).into();
         }
         let mut response = Response::new(Bytes::from(json!({ "error": error }).to_string()));
         *response.status_mut() = self.status(profile);
@@ -327,7 +334,7 @@ impl Reject {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(retry) = retry {
             headers.insert(RETRY_AFTER, HeaderValue::from(retry.seconds));
-            headers.insert(RETRY_AFTER_MS, HeaderValue::from(milliseconds(retry)));
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from(until_return(retry.wait)));
         }
         match self {
             Self::Auth(error) if *error != AuthError::Forbidden => {
@@ -344,13 +351,7 @@ impl Reject {
 
 /// A time that is known, and no guess to be spread.
 fn exactly(wait: Duration) -> Retry {
-    let millis = wait.as_nanos().div_ceil(1_000_000).max(1);
-    Retry { wait, seconds: u64::try_from(millis.div_ceil(1_000)).unwrap_or(u64::MAX) }
-}
-
-/// Rounded up, as nobody should come too early.
-fn milliseconds(retry: Retry) -> u64 {
-    u64::try_from(retry.wait.as_nanos().div_ceil(1_000_000).max(1)).unwrap_or(u64::MAX)
+    Retry { wait, seconds: until_return(wait).div_ceil(1_000) }
 }
 
 #[cfg(test)]
@@ -360,6 +361,7 @@ mod tests {
     use super::*;
     use crate::core::ledger::{Entry, Rejection, What};
     use crate::core::quota::{Period, Quota, Rate};
+    use crate::core::wait::WaitSetting;
 
     fn limited(limit: Limit) -> Reject {
         Reject::Limited(Denied { limit, retry: Duration::from_secs(1) })
@@ -367,6 +369,7 @@ mod tests {
 
     fn every_reject() -> Vec<Reject> {
         let ms = Duration::from_millis(500);
+        let limit = LongestWait { time: ms, setting: WaitSetting::ColdStart };
         let retry = Retry { wait: Duration::from_micros(2_300_100), seconds: 3 };
         vec![
             Reject::Auth(AuthError::Missing),
@@ -382,10 +385,10 @@ mod tests {
             Reject::BodyTooLarge { limit: 10 },
             Reject::ClientTooSlow { limit: ms },
             Reject::QueueFull { limit: 3, retry },
-            Reject::QueueTimeout { waited: ms, limit: ms, retry },
+            Reject::QueueTimeout { waited: ms, limit, retry },
             Reject::DeadlineUnmeetable { waited: ms, retry },
             Reject::Shed { waited: ms, retry },
-            Reject::NoReadyReplica { waited: ms, limit: ms, retry },
+            Reject::NoReadyReplica { waited: ms, limit, retry },
             Reject::ModelTimeout { limit: ms },
             Reject::ModelBroke,
             Reject::Draining,
@@ -449,6 +452,7 @@ mod tests {
                 seen: None,
                 grounds: None,
                 retry_after_ms: None,
+                retry_after_seconds: None,
             };
             let what = What::Reject(rejection);
             let entry = Entry { at_unix_seconds: 0.0, endpoint: None, deployment: None, what };

@@ -3,11 +3,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use crate::core::retry::{Budget, Late};
 use crate::core::route::Routes;
 use crate::core::settings::{DeploymentSettings, EndpointSettings, Settings};
+use crate::core::wait::{LongestWait, WaitSetting};
 use crate::data::gate::Gate;
 use crate::data::quota::Limiter;
 use crate::data::verify::Verifier;
@@ -92,10 +92,12 @@ pub struct Deployment {
 impl Deployment {
     /// Longest time in the queue for a request that comes now: where replicas may all be gone, one that comes while none is
     /// ready waits for a start, and not only for a slot. Looks at the gate only where it makes a difference.
-    pub fn longest_wait(&self) -> Duration {
+    pub fn longest_wait(&self) -> LongestWait {
         match self.settings.capacity.cold_start_wait {
-            Some(cold) if !self.gate.any_ready() => cold,
-            Some(_) | None => self.settings.request.max_queue_wait,
+            Some(time) if !self.gate.any_ready() => LongestWait { time, setting: WaitSetting::ColdStart },
+            Some(_) | None => {
+                LongestWait { time: self.settings.request.max_queue_wait, setting: WaitSetting::Queue }
+            }
         }
     }
 }

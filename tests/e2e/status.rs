@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use crate::replica::{Act, Replica};
-use crate::router::{Router, SCORE, blue, call, eventually, post};
+use crate::router::{Router, SCORE, blue, call, eventually, get, post};
 
 fn managed(endpoints: &str) -> String {
     endpoints.replace("auth_mode: none", "auth_mode: none\n    profile: managed")
@@ -98,8 +98,11 @@ async fn a_critical_request_takes_the_place_of_another_and_a_deadline_is_heeded(
     .await;
     let late = post(SCORE, "{}").header("x-request-deadline-ms", "0").send(&router).await;
     late.expect(503, "deadline_unmeetable");
-    let garbage = post(SCORE, "{}").header("x-request-deadline-ms", "soon").send(&router).await;
-    garbage.expect(400, "bad_request");
+    let garbage = post(SCORE, "{}").header("x-request-deadline-ms", "soon").header("x-request-id", "bad");
+    garbage.send(&router).await.expect(400, "bad_request");
+    let told = get("/explain?request=bad").send_to(router.admin()).await.json()["value"][0].clone();
+    let sentence = told["sentence"].as_str().unwrap();
+    assert!(sentence.contains("400 at once: x-request-deadline-ms must be a number"), "{told}");
     let critical = tokio::spawn(post(SCORE, "{}").header("x-request-class", "critical").send_to(address));
     let shed = queued.await.unwrap();
     shed.expect(503, "shed");
@@ -116,6 +119,22 @@ async fn without_a_ready_replica_the_answer_says_so() {
     let reply = post(SCORE, "{}").send(&router).await;
     reply.expect(503, "no_ready_replica");
     assert_eq!(reply.header("retry-after"), "1");
+    assert_eq!(reply.json()["error"]["setting"], "max_queue_wait_ms");
+}
+
+#[tokio::test]
+async fn a_refusal_at_a_cold_start_names_the_limit_that_held() {
+    let address = crate::replica::unused_address();
+    let router = Router::start(&blue(&[address], "max_queue_wait_ms: 30, cold_start_wait_ms: 60"));
+    let reply = post(SCORE, "{}").header("x-request-id", "cold").send(&router).await;
+    reply.expect(503, "no_ready_replica");
+    let error = reply.json()["error"].clone();
+    assert_eq!((&error["setting"], &error["limit"]), (&"cold_start_wait_ms".into(), &60.into()));
+    let told = get("/explain?request=cold").send_to(router.admin()).await.json()["value"][0].clone();
+    let sentence = told["sentence"].as_str().unwrap();
+    assert!(sentence.contains("waits for at most 60 ms (cold_start_wait_ms)"), "{told}");
+    assert_eq!(told["retry_after_ms"].to_string(), reply.header("retry-after-ms"));
+    assert_eq!(told["retry_after_seconds"].to_string(), reply.header("retry-after"));
 }
 
 #[tokio::test]

@@ -59,13 +59,7 @@ pub(super) fn tick(text: &[u8], last: Option<f64>) -> Result<Signals, String> {
     if let Some(last) = last.filter(|last| *last >= seen.t) {
         return Err(format!("`t` is {}, and was {last} in the line before; it must grow", seen.t));
     }
-    let sums = [
-        ("inflight_avg", seen.inflight_avg),
-        ("queue_avg", seen.queue_avg),
-        ("service_sum", seen.service_sum),
-        ("cold_sum", seen.cold_sum),
-    ];
-    match sums.iter().find(|(_, sum)| *sum < 0.0) {
+    match seen.negative() {
         Some((name, sum)) => Err(format!("`{name}` is {sum}; it must not be less than 0")),
         None => Ok(seen),
     }

@@ -67,6 +67,7 @@ fn each_policy_sees_what_is_its_own() {
 #[test]
 fn a_bad_line_is_named_by_its_number() {
     let good = || tick(1, 4, 2, 3, 2);
+    let with = |name: &str| good().replace("\"c\":1,", &format!("\"c\":1,\"{name}\":-1,"));
     let cases = [
         (vec![good()], "line 1: the first line must be the configuration"),
         (vec!["[1]".to_owned()], "line 1: it must be a JSON object"),
@@ -109,6 +110,9 @@ fn a_bad_line_is_named_by_its_number() {
             "line 2: `min` is 51, but `max` is 50",
         ),
         (vec![CONFIG.to_owned(), good().replace("0.5,", "-0.5,")], "line 2: `service_sum` is -0.5"),
+        (vec![CONFIG.to_owned(), with("patient_avg")], "line 2: `patient_avg` is -1; it must not be less"),
+        (vec![CONFIG.to_owned(), with("patience")], "line 2: `patience` is -1"),
+        (vec![CONFIG.to_owned(), with("inflight_draining_avg")], "line 2: `inflight_draining_avg` is -1"),
         (vec![CONFIG.to_owned(), " ".repeat(2 << 20)], "line 2: longer than"),
     ];
     for (lines, expected) in cases {

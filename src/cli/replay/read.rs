@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use serde::de::IgnoredAny;
 
 use crate::core::recording::{FORMAT, Line};
 use crate::core::replay::Notes;
@@ -89,6 +90,11 @@ impl Taken {
     fn take(&mut self, line: Line<'static>) -> anyhow::Result<()> {
         if let Some((member, number)) = line.odd() {
             bail!("`{member}` is {number}: no deployment has so many replicas");
+        }
+        if let Line::Tick(tick) = &line
+            && let Some((member, number)) = tick.signals.negative()
+        {
+            bail!("`signals.{member}` is {number}: it is never less than 0");
         }
         if let Some((begin, end)) = line.span() {
             let (first, last) = self.span.unwrap_or((begin, end));
@@ -177,6 +183,10 @@ impl<'a> Source<'a> {
             match serde_json::from_slice::<Line<'static>>(&self.text) {
                 Ok(Line::Recording { .. }) => bail!("{}: another file begins in this one", place()),
                 Ok(line) => taken.take(line).with_context(place)?,
+                Err(error) if serde_json::from_slice::<IgnoredAny>(&self.text).is_ok() => {
+                    bail!("{}: it is no line of a recording: {error}", place())
+                }
+                // One that ends too early, as a full disk leaves it.
                 Err(_) => taken.unreadable += 1,
             }
         }
@@ -221,6 +231,14 @@ mod tests {
             (tick(u64::MAX, 1, 1), "at most 31"),
             (request(1, u64::MAX), "at most 31"),
             (HEAD.to_owned(), "another file begins in this one"),
+            (
+                tick(1, 1, 1).replace("\"inflight_avg\":0", "\"inflight_avg\":-3"),
+                "`signals.inflight_avg` is -3",
+            ),
+            (tick(1, 1, 1).replace("\"t\":1,\"e\"", "\"t\":-5,\"e\""), "it is no line of a recording"),
+            (tick(1, 1, 1).replace("\"how\":\"tick\"", "\"how\":\"zzz\""), "unknown variant `zzz`"),
+            (request(1, 1).replace("\"w\":1", "\"w\":1,\"s\":-1"), "it is no line of a recording"),
+            (request(1, 1).replace("\"w\":1", "\"w\":99999999999999999999"), "it is no line of a recording"),
         ] {
             let error = read(&[tick(0, 1, 1), wrong]).unwrap_err();
             assert!(error.contains(", line 3: ") && error.contains(says), "{error}");

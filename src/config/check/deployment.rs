@@ -314,28 +314,38 @@ impl Check<'_> {
             max_body_bytes: request.max_body_bytes.value().map_or(100 * 1024 * 1024, |bytes| bytes.get()),
             newest_first: request.queue_order.value() == Some(&file::QueueOrder::NewestFirst),
             fair_share: request.fair_share.value().copied().unwrap_or(false),
-            repeat: self.repeat(request),
+            repeat: self.repeat(request, millis(&request.request_timeout_ms, timeout)),
         }
     }
 
-    fn repeat(&mut self, request: &file::RequestSettings) -> RepeatSettings {
+    fn repeat(&mut self, request: &file::RequestSettings, timeout: Duration) -> RepeatSettings {
         let default = RepeatSettings::default();
         let retry = request.retry.value().cloned().unwrap_or_default();
         RepeatSettings {
             idempotent: request.idempotent.value().copied().unwrap_or(default.idempotent),
             attempts: number(&retry.attempts, default.attempts),
             budget_percent: number(&retry.budget_percentage, default.budget_percent),
-            hedge: request.hedge.given().and_then(|hedge| self.hedge(hedge, request)),
+            hedge: request.hedge.given().and_then(|hedge| self.hedge(hedge, request, timeout)),
         }
     }
 
-    fn hedge(&mut self, at: &At<file::Hedge>, request: &file::RequestSettings) -> Option<HedgeAfter> {
+    fn hedge(
+        &mut self,
+        at: &At<file::Hedge>,
+        request: &file::RequestSettings,
+        timeout: Duration,
+    ) -> Option<HedgeAfter> {
         if request.idempotent.is_absent() {
             let help = "add `idempotent: true` if the model may compute a request twice, or `idempotent: false` if \
                 only these are meant";
             self.warning(at.place, "`hedge` is only for GET and HEAD requests here", help);
         }
         let hedge = &at.value;
+        if let Some(after) = hedge.after_ms.given().filter(|after| after.value.millis() >= timeout) {
+            let message =
+                "`after_ms` has no effect: no request waits for an answer so long (`request_timeout_ms`)";
+            self.warning(after.place, message, "make it less than `request_timeout_ms`");
+        }
         match (&hedge.after_ms, &hedge.after) {
             (Field::Absent, Field::Absent) => {
                 if !self.is_misspelled(at.place, "after_ms") && !self.is_misspelled(at.place, "after") {

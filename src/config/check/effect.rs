@@ -124,7 +124,26 @@ impl Check<'_> {
             return;
         }
         let slots = slots.value().copied().unwrap_or(Concurrency::Most(1));
+        if slots == Concurrency::Auto {
+            self.without_queue(request);
+        }
         self.without_slots(given, request, slots);
+    }
+
+    /// The number of slots is found by trying one that somebody waits for.
+    fn without_queue(&mut self, request: &file::RequestSettings) {
+        let key = "max_concurrent_requests_per_instance";
+        let Some(place) = place(&request.max_concurrent_requests_per_instance) else { return };
+        let no_wait = request.max_queue_wait_ms.value().is_some_and(|wait| wait.get() == 0);
+        let no_length = request.max_queue_length.value().is_some_and(|length| length.get() == 0);
+        let none = match (no_wait, no_length) {
+            (true, _) => "max_queue_wait_ms",
+            (false, true) => "max_queue_length",
+            (false, false) => return,
+        };
+        let message =
+            format!("`{key}: auto` stays at 1: with `{none}: 0` nobody waits for a slot, and none is tried");
+        self.warning(place, message, format!("let requests wait, or set `{key}` to what a replica can take"));
     }
 
     fn without_slots(

@@ -108,6 +108,12 @@ impl Fleet {
         self.fresh.take()
     }
 
+    /// The name of one that has not been given up.
+    pub(super) fn live_name(&self, id: ReplicaId) -> Option<Arc<str>> {
+        let member = self.members.get(&id).filter(|member| member.is_live())?;
+        Some(Arc::clone(&member.replica.name))
+    }
+
     /// The data plane could not connect to it, and the gate has suspended it.
     pub(super) fn suspect(&mut self, id: ReplicaId) {
         if let Some(member) = self.members.get_mut(&id) {

@@ -21,7 +21,7 @@ use crate::control::board::{BoundsStatus, DecisionStatus, DeploymentStatus};
 use crate::control::health::Health;
 use crate::core::admission::ReplicaId;
 use crate::core::bounds::Override;
-use crate::core::ledger::{Scale, What, tidy};
+use crate::core::ledger::{Scale, Standing, What};
 use crate::core::settings::{DeploymentSettings, ProviderSettings};
 use crate::observe::metrics::count_scale_decision;
 
@@ -165,8 +165,7 @@ impl<H: Hands> Job<H> {
 
     fn report(&mut self, id: ReplicaId, health: Health) {
         if let Health::Dead(why) = &health {
-            let (endpoint, deployment) = (&self.parts.endpoint, &self.settings.name);
-            tracing::warn!(%endpoint, %deployment, replica = id.0, "a replica is dead: {why}");
+            self.tell_dead(id, why);
             // The probe has ended with it. Whoever cannot be replaced may come back, and is asked anew.
             if self.fleet.is_fixed(id) {
                 self.probes.end(id);
@@ -181,6 +180,18 @@ impl<H: Hands> Job<H> {
             self.ramps.begin(fresh.id, now(), slots, settings.capacity.warm_up);
         }
         self.carry_out(order);
+    }
+
+    /// One of a list is told of when it is unready: nobody ends it.
+    fn tell_dead(&self, id: ReplicaId, why: &str) {
+        let (endpoint, deployment) = (&self.parts.endpoint, &self.settings.name);
+        let Some(name) = self.fleet.live_name(id) else { return };
+        tracing::warn!(%endpoint, %deployment, replica = %name, "a replica is dead: {why}");
+        if !self.fleet.is_fixed(id) {
+            let (replica, standing, because) = (name.to_string(), "dead".to_owned(), why.to_owned());
+            let what = What::Standing(Standing { replica, standing, because });
+            self.parts.board.ledger().decided(endpoint, deployment, what);
+        }
     }
 
     /// What the gate has learned of the replicas.
@@ -305,8 +316,7 @@ impl<H: Hands> Job<H> {
             tracing::info!(%endpoint, %deployment, "from {from} to {to} replicas: {reason}");
             count_scale_decision(endpoint, deployment, from, to);
         }
-        let numbers = why.rule().and_then(|rule| serde_json::to_value(rule).ok()).unwrap_or_default();
-        let scale = Scale { from, to, because: reason.clone(), reason: tidy(numbers) };
+        let scale = Scale::decided(from, to, &why);
         // That there is nothing yet and need not be was nobody's decision.
         if to > 0 || from > 0 || self.last_decision.is_some() {
             self.parts.board.ledger().decided(endpoint, deployment, What::Scale(scale));

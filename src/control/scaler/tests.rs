@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::control::board::{DeploymentStatus, ReplicaState};
 use crate::core::admission::{Ask, Limits};
+use crate::core::ledger::Question;
 use crate::data::gate::{Permit, Refusal};
 use crate::shutdown::{DrainTrigger, drain};
 use ReplicaState::{Draining, Ready, Starting, Unready};
@@ -204,6 +205,10 @@ async fn a_dead_process_is_replaced() {
     world.fake.find(0, Health::Dead("no answer".into()));
     sleep(MOMENT).await;
     assert_eq!(world.states(), [Starting]);
+    let told = world.board.ledger().find(&Question::default(), 10).entries;
+    let told: Vec<_> = told.iter().map(ToString::to_string).collect();
+    let says = "blue-0 is dead from now on, because no answer; it is ended when";
+    assert!(told.iter().any(|sentence| sentence.starts_with(says)), "{told:?}");
     let permit = world.ask().await.expect("a slot");
     assert_eq!(permit.target().name.as_ref(), "blue-1");
 }

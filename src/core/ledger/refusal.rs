@@ -1,14 +1,15 @@
 //! A request that no replica had: what was there when it was refused a slot, and what the refusal turned on.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Chosen;
+use super::tidy::millis;
+use super::{Chosen, LONGEST_ID};
 use crate::core::admission::{Denial, Prospect, Rival};
 use crate::core::identity::{Caller, Identity};
 use crate::core::quota::Limit;
+use crate::core::wait::WaitSetting;
 
 /// A request that no replica had.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,9 +33,12 @@ pub struct Rejection {
     /// What the refusal turned on, where the reason's code does not say all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grounds: Option<Grounds>,
-    /// When the client was told to come back, in milliseconds.
+    /// When the client was told to come back, in milliseconds (`retry-after-ms`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// The same in whole seconds (`Retry-After`), which may be more, so that not all come back together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_seconds: Option<u64>,
 }
 
 /// What was there when a request was refused a slot.
@@ -48,8 +52,11 @@ pub struct Seen {
     pub slots: Option<u32>,
     /// Other requests in the queue.
     pub waiting: u32,
-    /// Milliseconds that a request may wait (`max_queue_wait_ms`).
+    /// Milliseconds that it could wait at most.
     pub max_wait_ms: u64,
+    /// Which setting says so.
+    #[serde(default)]
+    pub max_wait_setting: WaitSetting,
     /// Requests that may wait (`max_queue_length`); `None` is no limit.
     pub max_length: Option<u32>,
 }
@@ -75,11 +82,16 @@ pub enum Grounds {
     },
     /// Its place in the full queue went to another request.
     GaveWay(Rival),
+    /// Its head is not one that can be passed on.
+    Head {
+        /// Which header, and what is wrong with it.
+        problem: Cow<'static, str>,
+    },
     /// Its caller was at a limit, in the words of the answer.
     Limit {
         /// Who are counted together.
         whose: Whose,
-        /// The client's name, or the subject of the token.
+        /// The client's name, or the subject of the token; no more than its first 100 bytes.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
         /// `concurrency`, `requests_per_second` or `quota`.
@@ -131,7 +143,9 @@ impl Grounds {
         };
         // Of the endpoint's keys either may have come: they are counted together.
         let subject = identity.and_then(|identity| identity.subject.as_deref());
-        let name = subject.filter(|_| whose != Whose::Keys).map(str::to_owned);
+        // A token says of itself how long that is, and all of it would be kept with each refusal.
+        let short = |subject: &str| subject[..subject.floor_char_boundary(LONGEST_ID)].to_owned();
+        let name = subject.filter(|_| whose != Whose::Keys).map(short);
         let (setting, limit, burst, per) = match limit {
             Limit::Concurrency(limit) => ("concurrency", f64::from(limit.get()), None, None),
             Limit::Quota(quota) => ("quota", quota.requests.get() as f64, None, Some(quota.per.as_str())),
@@ -139,9 +153,4 @@ impl Grounds {
         };
         Self::Limit { whose, name, setting: setting.into(), limit, burst, per: per.map(Cow::from) }
     }
-}
-
-/// To a thousandth.
-fn millis(time: Duration) -> f64 {
-    time.as_micros() as f64 / 1_000.0
 }

@@ -74,6 +74,7 @@ impl Standing {
         let on = if self.standing == "probation" { "on " } else { "" };
         write!(f, "{} is {on}{} from now on, because {}", self.replica, self.standing, self.because)?;
         f.write_str(match self.standing.as_str() {
+            "dead" => "; it is ended when it has nothing left to do, and another takes its place",
             "ejected" => "; it is given nothing, and the others carry the load",
             "failing" => "; it is given little, and last",
             "silent" => "; it is given nothing new until it answers",
@@ -101,7 +102,7 @@ fn trouble(code: &str) -> &str {
         "no_traffic" => "no deployment takes traffic and it named none",
         "queue_full" => "the queue was as long as it may be (max_queue_length)",
         "quota_exceeded" => "its caller has used up its quota (limits.quota)",
-        "queue_timeout" => "it had waited as long as it may (max_queue_wait_ms)",
+        "queue_timeout" => "it had waited as long as it may (max_queue_wait_ms, cold_start_wait_ms)",
         "rate_limited" => "its caller sends more often than it may (limits.requests_per_second)",
         "shed" => "it gave way to others, more important or newer ones (classes, queue_order)",
         "too_many_concurrent" => "its caller has as many requests under way as it may (limits.concurrency)",

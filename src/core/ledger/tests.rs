@@ -2,12 +2,16 @@
 
 use std::num::{NonZeroU32, NonZeroU64};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
 use crate::core::admission::{Class, Rival};
+use crate::core::bounds::{Override, Why};
 use crate::core::identity::{AuthType, Caller, Identity};
 use crate::core::quota::{Limit, Period, Quota, Rate};
+use crate::core::scale::{Reason, Sample};
+use crate::core::schedule::Window;
+use crate::core::wait::WaitSetting;
 
 fn entry(what: What) -> Entry {
     Entry { at_unix_seconds: 1.5, endpoint: Some("demo".into()), deployment: Some("blue".into()), what }
@@ -24,6 +28,7 @@ fn rejection(reason: &str, seen: Option<Seen>) -> Entry {
         seen,
         grounds: None,
         retry_after_ms: Some(1_200),
+        retry_after_seconds: Some(2),
     }))
 }
 
@@ -44,8 +49,15 @@ fn route() -> Route {
 
 #[test]
 fn a_rejection_says_what_was_there_and_when_to_come_back() {
-    let seen =
-        Seen { ready: 4, busy: 4, slots: Some(4), waiting: 12, max_wait_ms: 500, max_length: Some(13) };
+    let seen = Seen {
+        ready: 4,
+        busy: 4,
+        slots: Some(4),
+        waiting: 12,
+        max_wait_ms: 500,
+        max_length: Some(13),
+        ..Seen::default()
+    };
     assert_eq!(
         rejection("queue_timeout", Some(seen)).to_string(),
         "request 7f3 was refused with 503 after 500 ms in the queue: all 4 slots of blue were busy and 12 others \
@@ -60,8 +72,20 @@ fn a_rejection_says_what_was_there_and_when_to_come_back() {
     assert!(
         rejection("no_ready_replica", Some(none))
             .to_string()
-            .contains("no replica of blue was ready and nobody")
+            .contains("no replica of blue was ready and nobody else waited; nobody waits for longer than 500 ms (max_queue_wait_ms)")
     );
+    let cold = Seen { max_wait_ms: 1_500, max_wait_setting: WaitSetting::ColdStart, ..none };
+    let cold = rejection("no_ready_replica", Some(cold)).to_string();
+    assert!(
+        cold.contains(
+            "; who comes while no replica is ready waits for at most 1.5 s (cold_start_wait_ms); it"
+        ),
+        "{cold}"
+    );
+    let What::Reject(mut spread) = rejection("unauthorized", None).what else { unreachable!() };
+    (spread.retry_after_ms, spread.retry_after_seconds) = (Some(1_101), Some(4));
+    let spread = entry(What::Reject(spread)).to_string();
+    assert!(spread.ends_with("; it was told to come back in 1.1 s (in whole seconds: 4)"), "{spread}");
     assert!(rejection("unauthorized", None).to_string().contains("its credential is missing or wrong"));
 }
 
@@ -80,70 +104,49 @@ fn a_route_says_why_and_how_long() {
 }
 
 #[test]
-fn other_decisions_have_sentences_too() {
-    let because = "14 requests were running or waiting for 2 slots".to_owned();
-    let scale = Scale { from: 2, to: 5, because, reason: Value::Null };
+fn a_scale_decision_is_told_from_its_reason_and_not_from_its_words() {
+    let sample = |total, busy, queued| Sample {
+        busy,
+        queued: Some(queued),
+        ghosts: None,
+        can_wait: false,
+        service: None,
+        load: f64::from(busy + queued),
+        total,
+        slots: total.into(),
+        target_percent: 70,
+        needed: 20,
+        min: 1,
+        max: 5,
+    };
+    let over = Reason::Over(sample(2, 2, 12));
+    let plain = "2 requests were running and 12 waiting for 2 slots; to have at most 70 % of the slots in use, 20 replicas \
+                 would be needed, of which 5 are allowed";
+    let told = |from, to, why: &Why| entry(What::Scale(Scale::decided(from, to, why))).to_string();
+    assert_eq!(told(2, 5, &Why::Rule(over)), format!("blue: from 2 to 5 replicas, because {plain}"));
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let until = now + jiff::SignedDuration::from_hours(1);
+    let hold = Override { min: Some(2), max: Some(5), until };
     assert_eq!(
-        entry(What::Scale(scale)).to_string(),
-        "blue: from 2 to 5 replicas, because 14 requests were running or waiting for 2 slots"
-    );
-    let reason = json!({ "kind": "over", "busy": 2, "queued": 12, "ghosts": 5.2, "slots": 2, "needed": 28,
-        "target_percent": 70, "max": 5 });
-    let scale = Scale { from: 2, to: 5, because: "2 busy + 12 queued over 2 slots".into(), reason };
-    let held =
-        Scale { because: format!("held between 2 and 5 by an operator: {}", scale.because), ..scale.clone() };
-    assert_eq!(
-        entry(What::Scale(scale)).to_string(),
-        "blue: from 2 to 5 replicas, because 2 requests were running and 12 waiting for 2 slots, and 5 had been turned away \
-         that would still run; to have at most 70 % of the slots in use, 28 replicas would be needed, of which 5 are allowed"
-    );
-    let text = entry(What::Scale(held)).to_string();
-    assert!(
-        text.contains("because held between 2 and 5 by an operator: 2 requests were running and 12"),
-        "{text}"
-    );
-}
-
-#[test]
-fn a_number_that_stays_and_a_rule_by_formula_are_told_plainly() {
-    let because = "0 busy + 0 queued and no replica: 0 replicas are enough".to_owned();
-    let stays = Scale { from: 0, to: 0, because, reason: Value::Null };
-    assert!(entry(What::Scale(stays)).to_string().starts_with("blue: stays at 0 replicas, because 0 busy"));
-    let reason = json!({ "kind": "lower", "peak": 1, "window": 60.0, "sample": { "busy": 0, "queued": 0, "slots": 5 } });
-    let because = "0 busy + 0 queued over 5 slots is 0 %, not over the target of 70 %: in the last 60 s 1 replica was enough";
-    let lower = Scale { from: 5, to: 1, because: because.into(), reason };
-    assert_eq!(
-        entry(What::Scale(lower)).to_string(),
-        "blue: from 5 to 1 replica, because 1 replica was enough at any time in the 60 s before; 0 of 5 slots were busy, and 0 \
-         requests waited"
-    );
-    let reason = json!({ "kind": "adaptive", "arrivals_per_second": 8.4, "service": 0.5, "offered": 4.2, "margin": 3.1,
-        "recent": 11.5, "waiting": 0 });
-    let because = "offered load 4.2 (8.4 arrivals/s × 0.50 s) + margin 3.1 for burstiness 2.3 = 8 replicas";
-    let scale = Scale { from: 5, to: 8, because: because.into(), reason: reason.clone() };
-    let average = "8.4 requests a second came, each of which takes 0.50 s, so that 4.2 slots are busy on average; with 3.1 more \
-                   for what chance adds, that is 8 replicas";
-    assert_eq!(
-        entry(What::Scale(scale)).to_string(),
-        format!("blue: from 5 to 8 replicas, because {average}")
-    );
-    let because = format!(
-        "{because}; most that ran, waited or was turned away at one time in the last 60 s: 12; at most 10 allowed"
-    );
-    let scale = Scale { from: 5, to: 10, because, reason };
-    assert_eq!(
-        entry(What::Scale(scale)).to_string(),
+        told(2, 5, &Why::Held { hold, min: 2, max: 5, now, rule: Some(over) }),
         format!(
-            "blue: from 5 to 10 replicas, because up to 12 requests ran, waited or were turned away at one time in the 60 s \
-             before; on average it would be less: {average}; at most 10 allowed"
+            "blue: from 2 to 5 replicas, because held between 2 and 5 by an operator until 01:00 UTC: {plain}"
         )
     );
-    let reason = json!({ "kind": "adaptive", "waiting": 1 });
-    let scale = Scale { from: 0, to: 1, because: "offered load 0.0 = 1 replica".into(), reason };
+    // Its name has in it all that the rules' words have.
+    let name = "2 busy = offered load 1; most that ran".to_owned();
+    let window = Window { name, min: 2, until, zone: jiff::tz::TimeZone::UTC };
     assert_eq!(
-        entry(What::Scale(scale)).to_string(),
-        "blue: from 0 to 1 replica, because 1 request waited and there was no replica"
+        told(2, 5, &Why::Scheduled { window, now, rule: over }),
+        format!(
+            "blue: from 2 to 5 replicas, because at least 2 by the schedule `2 busy = offered load 1; most that ran` until \
+             01:00 UTC: {plain}"
+        )
     );
+    let kept = Reason::Kept { sample: sample(0, 0, 0), window: 60.0 };
+    assert!(told(0, 0, &Why::Rule(kept)).starts_with("blue: stays at 0 replicas, because 0 busy"));
+    let Scale { because, reason, .. } = Scale::decided(2, 5, &Why::Rule(over));
+    assert!(because.starts_with("2 busy + 12 queued over 2 slots") && reason["kind"] == "over", "{because}");
 }
 
 fn refused_for(reason: &str, seen: bool, grounds: Grounds) -> String {
@@ -154,6 +157,7 @@ fn refused_for(reason: &str, seen: bool, grounds: Grounds) -> String {
         waiting: 3,
         max_wait_ms: 500,
         max_length: Some(3),
+        ..Seen::default()
     });
     let mut entry = rejection(reason, seen);
     if let What::Reject(reject) = &mut entry.what {
@@ -203,7 +207,7 @@ fn a_refusal_says_which_times_did_not_fit_and_who_had_the_place() {
         assert_eq!(refused_for("shed", true, Grounds::GaveWay(rival)), format!("{begin}{place}{expected}"));
     }
     let What::Reject(mut long) = rejection("quota_exceeded", None).what else { unreachable!() };
-    long.retry_after_ms = Some(20_612_900);
+    (long.retry_after_ms, long.retry_after_seconds) = (Some(20_612_900), Some(20_613));
     let long = entry(What::Reject(long)).to_string();
     assert!(long.ends_with("; it was told to come back in 5 h 43 min"), "{long}");
     let old = refused_for("shed", true, Grounds::Age { limit_ms: 200.0 });
@@ -247,6 +251,36 @@ fn a_refusal_by_a_limit_says_whose_it_is_and_how_much() {
         let grounds = Grounds::of_limit(limit, Some(&identity));
         assert_eq!(refused_for(code, false, grounds), format!("{begin}{expected}"));
     }
+    for (limit, expected) in [
+        (Limit::Concurrency(number(1)), "had 1 request under way, and may have no more at once"),
+        (
+            Limit::Rate(Rate::new(number(1_000), None)),
+            "sent more than 1 request a second, with 1 at the same moment",
+        ),
+        (
+            Limit::Quota(Quota { requests: NonZeroU64::MIN, per: Period::Day }),
+            "had used up its 1 request of the day",
+        ),
+    ] {
+        let told = Grounds::of_limit(limit, Some(&identity(Caller::Client(0), "one"))).to_string();
+        assert!(told.contains(expected), "{told}");
+        assert!(limit.to_string().starts_with("1 request "), "{limit}");
+    }
+}
+
+#[test]
+fn of_a_token_with_a_long_subject_a_short_one_is_kept() {
+    let kept = |subject: String| {
+        let bearer = Caller::Bearer([7; 16]);
+        let identity = Identity { auth: AuthType::Jwt, subject: Some(subject.into()), caller: bearer };
+        let limit = Limit::Concurrency(NonZeroU32::MIN);
+        let Grounds::Limit { name, .. } = Grounds::of_limit(limit, Some(&identity)) else { unreachable!() };
+        name.unwrap()
+    };
+    assert_eq!(kept("s".repeat(16 << 10)), "s".repeat(LONGEST_ID));
+    assert_eq!(kept("s".repeat(LONGEST_ID)), "s".repeat(LONGEST_ID));
+    // A letter that would be cut in two is left out.
+    assert_eq!(kept(format!("s{}", "ä".repeat(60))), format!("s{}", "ä".repeat(49)));
 }
 
 #[test]

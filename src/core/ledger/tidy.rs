@@ -1,5 +1,7 @@
 //! Numbers as people write them, where entries become JSON: what is worked out is exact to seventeen digits, which nobody reads.
 
+use std::time::Duration;
+
 use serde::Serializer;
 use serde_json::Value;
 
@@ -23,6 +25,11 @@ pub fn tidy(value: Value) -> Value {
 /// Seconds, to the millisecond.
 pub fn to_millisecond(seconds: f64) -> f64 {
     (seconds * 1_000.0).round() / 1_000.0
+}
+
+/// Milliseconds, to a thousandth.
+pub fn millis(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1_000.0
 }
 
 /// Serializes seconds since 1970 to the millisecond.

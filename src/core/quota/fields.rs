@@ -52,14 +52,24 @@ impl Standing {
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Concurrency(limit) => write!(f, "{limit} requests at once"),
+            Self::Concurrency(limit) => write!(f, "{} at once", Requests(f64::from(limit.get()))),
             Self::Quota(quota) => {
-                write!(f, "{} requests in one {} (UTC)", quota.requests, quota.per.as_str())
+                write!(f, "{} in one {} (UTC)", Requests(quota.requests.get() as f64), quota.per.as_str())
             }
             Self::Rate(rate) => {
-                write!(f, "{} requests a second, {} at the same moment", rate.per_second(), rate.burst())
+                write!(f, "{} a second, {} at the same moment", Requests(rate.per_second()), rate.burst())
             }
         }
+    }
+}
+
+/// A number of requests: `1 request`, `2.5 requests`.
+#[derive(Clone, Copy, Debug)]
+pub struct Requests(pub f64);
+
+impl fmt::Display for Requests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.0, if self.0 == 1.0 { "request" } else { "requests" })
     }
 }
 

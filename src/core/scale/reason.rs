@@ -1,11 +1,15 @@
 //! Why a number of replicas was chosen: typed numbers, and the sentence that operators read.
 
+mod plain;
+
 use std::fmt;
 
 use serde::Serialize;
 
 use super::Sample;
 use super::adaptive::Staffing;
+
+pub use plain::Plain;
 
 /// Why the number is what it is. As JSON: `kind` and the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -21,8 +25,10 @@ pub enum Reason {
         wait: Option<f64>,
         /// Longest wait for which nothing is done before the next evaluation, in seconds.
         budget: f64,
-        /// What runs, waits or was turned away, in slots.
+        /// What of it counts with the policy, in slots.
         demand: f64,
+        /// What that is.
+        counts: Counts,
         /// Slots of one replica; 0 is no limit, and counts as one.
         slots: u32,
         /// Busy share of the slots to aim at, where the rule has one.
@@ -85,21 +91,21 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Adaptive(numbers) => numbers.fmt(f),
-            Self::AtOnce { waiting, wait, budget, demand, slots, target_percent, needed, max, total: _ } => {
+            Self::AtOnce {
+                waiting,
+                wait,
+                budget,
+                demand,
+                counts,
+                slots,
+                target_percent,
+                needed,
+                max,
+                total: _,
+            } => {
                 write_wait(f, *waiting, *wait, *budget)?;
-                let busy = count((demand - 1e-9).ceil().max(1.0) as u32, "slot");
-                write!(
-                    f,
-                    "; serving in time all that ran, waited or had just been turned away takes {busy}"
-                )?;
-                write!(f, ": {}", count(*needed, "replica"))?;
-                if *slots > 1 {
-                    write!(f, " with {slots} slots each")?;
-                }
-                if let Some(target) = target_percent {
-                    write!(f, ", so that at most {target} % of the slots are in use")?;
-                }
-                if needed > max { write!(f, "; at most {max} allowed") } else { Ok(()) }
+                counts.write(f, *demand)?;
+                write_replicas(f, *needed, *max, *slots, *target_percent)
             }
             Self::Manual { replicas } => {
                 write!(f, "the configuration fixes the number at {}", count(*replicas, "replica"))
@@ -138,6 +144,58 @@ impl fmt::Display for Reason {
             Self::Over(sample) => {
                 write!(f, "{sample}: ")?;
                 sample.write_needed(f)
+            }
+        }
+    }
+}
+
+/// What serving that takes.
+fn write_replicas(
+    f: &mut fmt::Formatter<'_>,
+    needed: u32,
+    max: u32,
+    slots: u32,
+    target_percent: Option<u32>,
+) -> fmt::Result {
+    write!(f, ": {}", count(needed, "replica"))?;
+    if slots > 1 {
+        write!(f, " with {slots} slots each")?;
+    }
+    if let Some(target) = target_percent {
+        write!(f, ", so that at most {target} % of the slots are in use")?;
+    }
+    if needed > max { write!(f, "; at most {max} allowed") } else { Ok(()) }
+}
+
+/// What a policy counts as load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Counts {
+    /// What runs, waits or was turned away.
+    All,
+    /// What runs or waits.
+    BusyAndQueued,
+    /// What runs.
+    Busy,
+}
+
+impl Counts {
+    fn write(self, f: &mut fmt::Formatter<'_>, demand: f64) -> fmt::Result {
+        let slots = (demand - 1e-9).ceil();
+        let takes = count(slots.max(1.0) as u32, "slot");
+        match self {
+            Self::All => {
+                write!(f, "; serving in time all that ran, waited or had just been turned away takes {takes}")
+            }
+            Self::BusyAndQueued => write!(
+                f,
+                "; who was turned away does not count with this policy, and serving in time all that ran or waited takes \
+                 {takes}"
+            ),
+            Self::Busy => {
+                let busy = slots.max(0.0) as u32;
+                let were = if busy == 1 { "was" } else { "were" };
+                write!(f, "; this policy counts only busy slots, and {busy} {were}")
             }
         }
     }

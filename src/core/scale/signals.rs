@@ -83,6 +83,23 @@ pub struct Signals {
 }
 
 impl Signals {
+    /// A mean, a sum or a length of time that is less than nothing, which cannot be.
+    pub fn negative(&self) -> Option<(&'static str, f64)> {
+        let all = [
+            ("dt", self.dt),
+            ("inflight_draining_avg", self.inflight_draining_avg.unwrap_or(0.0)),
+            ("patience", self.patience),
+            ("inflight_avg", self.inflight_avg),
+            ("queue_avg", self.queue_avg),
+            ("patient_avg", self.patient_avg),
+            ("service_sum", self.service_sum),
+            ("cold_sum", self.cold_sum),
+            ("queue_wait", self.queue_wait),
+            ("projected_wait", self.projected_wait.unwrap_or(0.0)),
+        ];
+        all.into_iter().find(|(_, number)| *number < 0.0)
+    }
+
     /// What a gate holds and has counted, where so many replicas are asked for. Those that were asked for count as starting
     /// until they admit requests. Time, bounds and limits are the caller's to add.
     pub fn of(target: u32, load: &Load, tally: &Tally) -> Self {

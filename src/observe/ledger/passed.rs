@@ -5,14 +5,15 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, StatusCode};
 
-use crate::core::ledger::{Chosen, Entry, Grounds, Question, Rejection, Route, Seen, What};
+use crate::core::admission::Retry;
+use crate::core::ledger::{
+    Chosen, Entry, Grounds, LONGEST_ID, Question, Rejection, Route, Seen, What, millis,
+};
 use crate::core::retry::Tries;
 use crate::core::settings::Name;
+use crate::core::wait::until_return;
 use crate::observe::access::Record;
 use crate::observe::ledger::unix_seconds;
-
-/// Longest id (`data::head` lets no longer one pass).
-const LONGEST_ID: usize = 100;
 
 /// What a record tells of decisions, beside what the access log says.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,7 +23,7 @@ pub struct Story {
     /// Of a request that was refused: boxed, as most are not.
     pub refused: Option<Box<Refused>>,
     /// When the client was told to come back.
-    pub retry_after: Option<Duration>,
+    pub retry_after: Option<Retry>,
 }
 
 /// What there is to tell of a refusal.
@@ -180,7 +181,8 @@ impl Passed {
                 queue_ms,
                 seen,
                 grounds,
-                retry_after_ms: retry_after.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+                retry_after_ms: retry_after.map(|retry| until_return(retry.wait)),
+                retry_after_seconds: retry_after.map(|retry| retry.seconds),
             }),
         };
         Entry {
@@ -190,11 +192,6 @@ impl Passed {
             what,
         }
     }
-}
-
-/// To a thousandth.
-fn millis(time: Duration) -> f64 {
-    time.as_micros() as f64 / 1_000.0
 }
 
 /// An id in place. A header's value can be a piece of the buffer that its connection was read into, all of which it would

@@ -5,6 +5,8 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode};
 
 use super::*;
+use crate::core::admission::Retry;
+use crate::core::bounds::Why;
 use crate::core::ledger::{Scale, Seen};
 use crate::core::retry::{Cause, Tries};
 use crate::observe::access::tests::record;
@@ -18,10 +20,18 @@ fn with_id(id: &str) -> Record {
 }
 
 fn refused(id: &str) -> Record {
-    let seen =
-        Some(Seen { ready: 1, busy: 1, slots: Some(1), waiting: 2, max_wait_ms: 500, max_length: None });
+    let seen = Some(Seen {
+        ready: 1,
+        busy: 1,
+        slots: Some(1),
+        waiting: 2,
+        max_wait_ms: 500,
+        max_length: None,
+        ..Seen::default()
+    });
     let refused = Some(Box::new(Refused { seen, grounds: None }));
-    let story = Story { refused, retry_after: Some(Duration::from_secs(1)), ..Story::default() };
+    let retry = Retry { wait: Duration::from_micros(1_100_100), seconds: 4 };
+    let story = Story { refused, retry_after: Some(retry), ..Story::default() };
     let status = Some(StatusCode::SERVICE_UNAVAILABLE);
     Record { replica: None, reason: Some("queue_timeout"), status, story, ..with_id(id) }
 }
@@ -33,7 +43,7 @@ fn sent_twice(id: &str) -> Record {
 }
 
 fn scale(to: u32) -> What {
-    What::Scale(Scale { from: 1, to, because: "of a test".into(), reason: serde_json::Value::Null })
+    What::Scale(Scale::decided(1, to, &Why::Listed { servers: to }))
 }
 
 fn about(request: &str) -> Question {
@@ -135,6 +145,9 @@ fn rejects_are_counted_and_the_newest_are_told() {
     worker.take(&mut refused("first"));
     let (seen, entries) = ledger.since(Kind::Reject, 0, 2);
     assert_eq!((seen, entries.len()), (1, 1));
+    let json = serde_json::to_value(&entries[0]).unwrap();
+    let told = (json["retry_after_ms"].as_u64(), json["retry_after_seconds"].as_u64());
+    assert_eq!(told, (Some(1_101), Some(4)), "as in the header fields");
     assert_eq!(ledger.since(Kind::Reject, seen, 2), (1, Vec::new()));
     for id in ["a", "b", "c"] {
         worker.take(&mut refused(id));
@@ -160,5 +173,8 @@ async fn decisions_of_the_control_plane_are_told() {
     let ledger = Ledger::new();
     let mut events = ledger.listen();
     ledger.decided(&name("demo"), &name("blue"), scale(5));
-    assert_eq!(events.recv().await.unwrap().to_string(), "blue: from 1 to 5 replicas, because of a test");
+    assert_eq!(
+        events.recv().await.unwrap().to_string(),
+        "blue: from 1 to 5 replicas, because servers in the configuration: 5"
+    );
 }

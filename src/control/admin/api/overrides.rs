@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::super::{AdminContext, Failure};
 use super::input::{Body, Target, invalid};
+use crate::control::overrides::NotKept;
 use crate::core::bounds::{LONGEST, MOST, Override};
 use crate::core::settings::{DeploymentSettings, Name, ProviderSettings};
 
@@ -68,8 +69,11 @@ async fn keep(
     hold: Option<Override>,
 ) -> Result<Option<Override>, Failure> {
     let before = context.overrides.keep(endpoint, deployment, hold).await.map_err(|error| {
-        let message = format!("the override cannot be written down: {error}");
-        Failure::new(StatusCode::INSUFFICIENT_STORAGE, "store_failed", message)
+        let (status, code) = match error {
+            NotKept::Disk(_) => (StatusCode::INSUFFICIENT_STORAGE, "store_failed"),
+            NotKept::Gone => (StatusCode::NOT_FOUND, "deployment_not_found"),
+        };
+        Failure::new(status, code, error.to_string())
     })?;
     match hold {
         Some(hold) => {

@@ -6,6 +6,8 @@ use super::{Millis, Named, trouble};
 use crate::core::admission::Rival;
 use crate::core::ledger::refusal::Whose;
 use crate::core::ledger::{Grounds, Rejection, Seen};
+use crate::core::quota::Requests;
+use crate::core::wait::WaitSetting;
 
 impl Rejection {
     pub(super) fn write(&self, f: &mut fmt::Formatter<'_>, deployment: Option<&str>) -> fmt::Result {
@@ -25,9 +27,11 @@ impl Rejection {
             Some(seen) => self.write_seen(f, seen, deployment)?,
             None => self.write_trouble(f)?,
         }
-        match self.retry_after_ms {
-            Some(ms) => write!(f, "; it was told to come back in {}", Millis(ms as f64)),
-            None => Ok(()),
+        let Some(ms) = self.retry_after_ms else { return Ok(()) };
+        write!(f, "; it was told to come back in {}", Millis(ms as f64))?;
+        match self.retry_after_seconds {
+            Some(seconds) if seconds != ms.div_ceil(1_000) => write!(f, " (in whole seconds: {seconds})"),
+            _ => Ok(()),
         }
     }
 
@@ -68,8 +72,12 @@ impl Rejection {
                 write!(f, " and {waiting}, as many as may (max_queue_length is {most})")
             }
             ("queue_timeout" | "no_ready_replica", _) => {
-                let most = Millis(seen.max_wait_ms as f64);
-                write!(f, " and {waiting}; nobody waits for longer than {most} (max_queue_wait_ms)")
+                let (most, setting) = (Millis(seen.max_wait_ms as f64), seen.max_wait_setting);
+                let whose = match setting {
+                    WaitSetting::ColdStart => "who comes while no replica is ready waits for at most",
+                    WaitSetting::Queue => "nobody waits for longer than",
+                };
+                write!(f, " and {waiting}; {whose} {most} ({})", setting.as_str())
             }
             _ => {
                 write!(f, " and {waiting}; ")?;
@@ -92,6 +100,7 @@ impl fmt::Display for Grounds {
                 write_deadline(f, *left_ms, *wait_ms, *answer_ms)?;
                 f.write_str(" (x-request-deadline-ms, or its client's own time-out)")
             }
+            Self::Head { problem } => f.write_str(problem),
             Self::GaveWay(rival) => {
                 f.write_str("the queue was full (max_queue_length), and its place went to a request ")?;
                 match rival {
@@ -118,13 +127,18 @@ impl fmt::Display for Grounds {
                 match (burst, per) {
                     (Some(burst), _) => write!(
                         f,
-                        " sent more than {limit} requests a second, with {burst} at the same moment ({setting}, burst)"
+                        " sent more than {} a second, with {burst} at the same moment ({setting}, burst)",
+                        Requests(*limit)
                     ),
                     (None, Some(per)) => {
-                        write!(f, " had used up its {limit} requests of the {per} (UTC; {setting})")
+                        write!(f, " had used up its {} of the {per} (UTC; {setting})", Requests(*limit))
                     }
                     (None, None) => {
-                        write!(f, " had {limit} requests under way, and may have no more at once ({setting})")
+                        write!(
+                            f,
+                            " had {} under way, and may have no more at once ({setting})",
+                            Requests(*limit)
+                        )
                     }
                 }
             }

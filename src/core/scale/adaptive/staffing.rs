@@ -67,41 +67,45 @@ impl Staffing {
         by_load.max(self.raised).max(u32::from(self.waiting > 0 || self.min > 0))
     }
 
-    fn replicas_for(&self, slots: f64) -> u32 {
-        whole(slots / f64::from(self.slots))
+    /// Whether no replica is needed because nothing came.
+    pub(in crate::core::scale) fn has_no_need(&self) -> bool {
+        self.idle && self.needed == 0
     }
-}
 
-/// `offered load 4.2 (8.4 arrivals/s × 0.50 s) + margin 3.1 for burstiness 2.3 = 8 replicas; 9 were needed in the 300 s before, and are kept`
-impl fmt::Display for Staffing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.idle && self.needed == 0 {
-            return write!(f, "nothing came in the {:.0} s before and no replica has to be there", self.hold);
-        }
-        let need = self.replicas_for(self.offered + self.margin);
-        write!(f, "offered load {:.1} ({:.1} arrivals/s × ", self.offered, self.arrivals_per_second)?;
-        write!(
-            f,
-            "{:.2} s) + margin {:.1} for burstiness {:.1}",
-            self.service, self.margin, self.burstiness
-        )?;
-        if self.slots > 1 {
-            write!(f, ", over {} slots a replica,", self.slots)?;
-        }
-        write!(f, " = {need} {}", if need == 1 { "replica" } else { "replicas" })?;
-        let held = self.replicas_for(self.held);
-        if held != need {
-            write!(f, "; {held} were needed in the {:.0} s before, and are kept", self.hold)?;
-        }
+    /// Replicas for what comes on average, and what is put by for chance.
+    pub(in crate::core::scale) fn on_average(&self) -> u32 {
+        self.replicas_for(self.offered + self.margin)
+    }
+
+    /// Replicas for what there was at one time, where that decided.
+    pub(in crate::core::scale) fn peak(&self) -> Option<u32> {
         let recent = self.replicas_for(self.recent);
-        if recent > held {
-            write!(f, "; most that ran, waited or was turned away at one time in the last 60 s: {recent}")?;
+        (recent > self.replicas_for(self.held)).then_some(recent)
+    }
+
+    /// What was needed before, where it is still kept.
+    pub(in crate::core::scale) fn write_held(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let held = self.replicas_for(self.held);
+        if held == self.on_average() {
+            return Ok(());
         }
-        if let Some(first) = self.first.filter(|first| *first > held.max(recent)) {
+        write!(f, "; {held} {} needed in the {:.0} s before, and ", was_or_were(held), self.hold)?;
+        f.write_str(if held == 1 { "is kept" } else { "are kept" })
+    }
+
+    /// What else had a say.
+    pub(in crate::core::scale) fn write_others(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by_load = self.replicas_for(self.held).max(self.replicas_for(self.recent));
+        if let Some(first) = self.first.filter(|first| *first > by_load) {
             write!(f, "; the first {first} stay until enough was seen to do with fewer")?;
         }
-        if self.raised >= self.needed && self.raised > held.max(recent) {
-            write!(f, "; {} were asked for at once in the last 60 s because requests waited", self.raised)?;
+        if self.raised >= self.needed && self.raised > by_load {
+            let raised = self.raised;
+            write!(
+                f,
+                "; {raised} {} asked for at once in the last 60 s because requests waited",
+                was_or_were(raised)
+            )?;
         }
         if let Some(correction) = self.correction.filter(|correction| correction.abs() >= 0.005) {
             write!(f, "; the reject budget changes the margin by {:+.0} %", correction * 100.0)?;
@@ -113,4 +117,37 @@ impl fmt::Display for Staffing {
         }
         Ok(())
     }
+
+    fn replicas_for(&self, slots: f64) -> u32 {
+        whole(slots / f64::from(self.slots))
+    }
+}
+
+/// `offered load 4.2 (8.4 arrivals/s × 0.50 s) + margin 3.1 for burstiness 2.3 = 8 replicas; 9 were needed in the 300 s before, and are kept`
+impl fmt::Display for Staffing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.has_no_need() {
+            return write!(f, "nothing came in the {:.0} s before and no replica has to be there", self.hold);
+        }
+        let need = self.on_average();
+        write!(f, "offered load {:.1} ({:.1} arrivals/s × ", self.offered, self.arrivals_per_second)?;
+        write!(
+            f,
+            "{:.2} s) + margin {:.1} for burstiness {:.1}",
+            self.service, self.margin, self.burstiness
+        )?;
+        if self.slots > 1 {
+            write!(f, ", over {} slots a replica,", self.slots)?;
+        }
+        write!(f, " = {need} {}", if need == 1 { "replica" } else { "replicas" })?;
+        self.write_held(f)?;
+        if let Some(peak) = self.peak() {
+            write!(f, "; most that ran, waited or was turned away at one time in the last 60 s: {peak}")?;
+        }
+        self.write_others(f)
+    }
+}
+
+fn was_or_were(replicas: u32) -> &'static str {
+    if replicas == 1 { "was" } else { "were" }
 }

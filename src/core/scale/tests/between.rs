@@ -29,6 +29,22 @@ fn between(rule: &UtilizationScale, history: &History, seen: &Signals) -> Option
 }
 
 #[test]
+fn what_a_policy_does_not_count_is_not_said_to_be_served() {
+    let seen = Signals { projected_wait: Some(2.0), ..seen(1.0, 1, 1, 3) };
+    let because =
+        |rule: &UtilizationScale| between(rule, &History::default(), &seen).expect("more").reason.to_string();
+    let busy = because(&strict());
+    assert!(busy.contains("; this policy counts only busy slots, and 1 was: 2 replicas, so that"), "{busy}");
+    let queued = because(&UtilizationScale { count_queue: true, ..strict() });
+    assert!(queued.contains("; who was turned away does not count with this policy"), "{queued}");
+    let all = because(&rule());
+    assert!(
+        all.contains("; serving in time all that ran, waited or had just been turned away takes"),
+        "{all}"
+    );
+}
+
+#[test]
 fn who_would_wait_too_long_is_a_reason_to_act_at_once() {
     let [azureml, adaptive] = policies();
     // 4 slots, 0.5 s each: the last of 12 would wait 1.5 s.

@@ -85,7 +85,7 @@ impl Asking<'_> {
             None => None,
             Some(value) => Some(number(value).map(Duration::from_millis).filter(|time| *time <= LONGEST).ok_or(
                 Reject::BadRequest {
-                    problem: "x-request-deadline-ms must be a number of milliseconds from the arrival of the request",
+                    problem: "x-request-deadline-ms must be a number of milliseconds from the arrival of the request, 31536000000 (a year) at most",
                 },
             )?),
         };

@@ -16,3 +16,4 @@ pub mod schedule;
 pub mod settings;
 pub mod suggest;
 pub mod wait;
+pub mod words;

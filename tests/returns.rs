@@ -325,6 +325,14 @@ fn after_a_burst_clients_without_an_id_are_spread_as_well() {
     assert!(share >= 0.8, "{share}");
 }
 
+/// One replica with one slot, and so many places in the queue.
+fn one_slot(places: u32, start: Instant) -> Pool {
+    let mut pool = Pool::new(Limits { slots: NonZeroU32::new(1), max_queue_length: Some(places) });
+    pool.set_queueing(Queueing { max_wait: Duration::from_millis(500), ..Queueing::default() });
+    pool.admit_replica(ReplicaId(0), start);
+    pool
+}
+
 #[test]
 fn who_is_still_to_come_is_counted_although_nobody_has_waited_for_a_while() {
     let start = Instant::now();
@@ -337,9 +345,7 @@ fn who_is_still_to_come_is_counted_although_nobody_has_waited_for_a_while() {
         tenant: Tenant::default(),
     };
     // One slot, 200 ms each, and nobody may wait.
-    let mut pool = Pool::new(Limits { slots: NonZeroU32::new(1), max_queue_length: Some(0) });
-    pool.set_queueing(Queueing { max_wait: Duration::from_millis(500), ..Queueing::default() });
-    pool.admit_replica(ReplicaId(0), start);
+    let mut pool = one_slot(0, start);
     let Admission::Granted(_, replica) = pool.admit(&ask(0), start) else { panic!() };
     pool.release(replica, &used(0));
     let now = 200_000;
@@ -381,9 +387,7 @@ fn one_that_comes_at_the_whole_seconds_that_it_was_told_has_its_place() {
     let start = Instant::now();
     let at = |ms: u64| start + Duration::from_millis(ms);
     let ask = |id: u64| Ask { mark: Mark { id, ..Mark::default() }, ..Ask::default() };
-    let mut pool = Pool::new(Limits { slots: NonZeroU32::new(1), max_queue_length: Some(1) });
-    pool.set_queueing(Queueing { max_wait: Duration::from_millis(500), ..Queueing::default() });
-    pool.admit_replica(ReplicaId(0), start);
+    let mut pool = one_slot(1, start);
     let Admission::Granted(_, replica) = pool.admit(&ask(0), start) else { panic!() };
     let used = Use { since: start, until: at(100), outcome: Outcome::Answered, tenant: Tenant::default() };
     pool.release(replica, &used);
@@ -417,9 +421,7 @@ fn what_more_important_ones_took_long_ago_is_there_again() {
         outcome: Outcome::Answered,
         tenant: Tenant::default(),
     };
-    let mut pool = Pool::new(Limits { slots: NonZeroU32::new(1), max_queue_length: Some(2) });
-    pool.set_queueing(Queueing { max_wait: Duration::from_millis(500), ..Queueing::default() });
-    pool.admit_replica(ReplicaId(0), start);
+    let mut pool = one_slot(2, start);
     // A minute of critical ones, two of which always wait.
     let Admission::Granted(_, replica) = pool.admit(&ask(0, Class::Critical), start) else { panic!() };
     for k in 0..600 {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the router against real model processes and shows what admission and scaling make of it.
 
-  python3 benches/scaling/live.py                 everything, about 25 minutes
+  python3 benches/scaling/live.py                 everything, about 40 minutes
   python3 benches/scaling/live.py step overload   some
   python3 benches/scaling/live.py --list
 Needs `cargo build --release` (or SCOREGATE_BIN) and, for `wait`, haproxy. Markdown tables go to standard output, progress to

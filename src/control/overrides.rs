@@ -289,11 +289,8 @@ mod tests {
         assert!(aside.contains("99999"), "what is forgotten can be looked up");
     }
 
-    #[tokio::test]
-    async fn a_disk_that_takes_its_time_keeps_nobody_from_reading() {
-        let folder = tempfile::tempdir().unwrap();
-        let overrides = Overrides::open(folder.path());
-        let (demo, blue) = (name("demo"), name("blue"));
+    /// A disk that writes for as long as nobody sends to it.
+    fn busy_disk(overrides: &Overrides) -> (std::sync::mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
         let (begun, slow) = std::sync::mpsc::channel();
         let (end, ends) = std::sync::mpsc::channel::<()>();
         let writer = overrides.clone();
@@ -303,6 +300,15 @@ mod tests {
             ends.recv().unwrap();
         });
         slow.recv().unwrap();
+        (end, disk)
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_takes_its_time_keeps_nobody_from_reading() {
+        let folder = tempfile::tempdir().unwrap();
+        let overrides = Overrides::open(folder.path());
+        let (demo, blue) = (name("demo"), name("blue"));
+        let (end, disk) = busy_disk(&overrides);
         let mut set = Box::pin(overrides.keep(&demo, &blue, Some(three(2))));
         let soon = tokio::time::timeout(std::time::Duration::from_millis(20), &mut set).await;
         assert!(soon.is_err(), "not before it is written down");
@@ -319,15 +325,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let overrides = Overrides::open(folder.path());
             let (demo, blue) = (name("demo"), name("blue"));
-            let (begun, slow) = std::sync::mpsc::channel();
-            let (end, ends) = std::sync::mpsc::channel::<()>();
-            let writer = overrides.clone();
-            let disk = tokio::task::spawn_blocking(move || {
-                let _turn = writer.0.writing.lock().unwrap();
-                begun.send(()).unwrap();
-                ends.recv().unwrap();
-            });
-            slow.recv().unwrap();
+            let (end, disk) = busy_disk(&overrides);
             let mut set = Box::pin(overrides.keep(&demo, &blue, Some(three(2))));
             let waits = std::future::poll_fn(|cx| Poll::Ready(set.as_mut().poll(cx).is_pending())).await;
             assert!(waits, "for the disk");

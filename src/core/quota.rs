@@ -6,7 +6,6 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 pub use counters::{Counters, Left, Standing};
-pub use fields::Requests;
 pub use window::{Period, Window};
 
 mod counters;

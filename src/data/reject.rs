@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 
 use crate::core::admission::{Denial, Retry};
 use crate::core::identity::AuthError;
-use crate::core::quota::{Denied, Limit, Requests};
+use crate::core::quota::{Denied, Limit};
 use crate::core::settings::{Profile, RequestSettings};
 use crate::core::wait::{LongestWait, until_return};
+use crate::core::words::count;
 use crate::data::gate::Refusal;
 
 /// `Retry-After` in milliseconds, as Azure's and OpenAI's clients read it before the other one.
@@ -255,7 +256,7 @@ impl Reject {
                 known.join(", ")
             ),
             Self::QueueFull { limit, .. } => {
-                let requests = Requests(f64::from(*limit));
+                let requests = count(*limit, "request");
                 format!("all replicas are busy and the queue holds {requests}, its limit")
             }
             Self::QueueTimeout { waited, limit, .. } => format!(

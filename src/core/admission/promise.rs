@@ -27,7 +27,7 @@ const LATENESS: Duration = Duration::from_secs(3);
 const MOST_LATER: u64 = 2;
 /// Over which those who come back at whole seconds are spread.
 const PART: Duration = Duration::from_millis(100);
-/// When nobody has waited or was refused for this long and two services, there is room for all who may still come.
+/// When nobody has waited or was refused for this long and two services, only those who are told to come later count.
 const QUIET: Duration = Duration::from_secs(1);
 /// What is said when nothing is known.
 const UNKNOWN: Duration = Duration::from_secs(1);
@@ -413,6 +413,14 @@ mod tests {
         let mut promises = Promises::default();
         let told = (0..1_000).map(|_| promises.rounded(LONGEST, 1.0, Instant::now()).seconds);
         assert_eq!(told.max(), Some(60));
+    }
+
+    #[test]
+    fn the_longer_the_time_the_further_those_who_were_refused_together_are_spread() {
+        let (mut promises, now) = (Promises::default(), Instant::now());
+        let mut told = |wait| (0..12).map(|_| promises.rounded(wait, 10.0, now).seconds).collect::<Vec<_>>();
+        assert_eq!(told(2 * SECOND), [2, 3, 4, 2, 3, 4, 2, 3, 4, 2, 3, 4], "in turn where all are taken");
+        assert_eq!(told(20 * SECOND)[..8], [20, 21, 22, 23, 24, 25, 26, 27]);
     }
 
     #[test]

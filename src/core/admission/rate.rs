@@ -172,6 +172,7 @@ mod tests {
         assert_eq!(rate.reach(1.0, ONE, now), None, "nothing is known");
         rate.expect(vec![now + ms(700)]);
         assert_eq!(rate.reach(9.0, ONE, now), Some(ms(700)), "only when replicas come");
+        assert_eq!(rate.promise(3.0, ONE, now), Some(ms(1_020)), "a tenth and a quarter of a second later");
         rate.expect(Vec::new());
         (0..10).for_each(|_| rate.used(Outcome::Answered, 0.1));
         assert_eq!(rate.reach(10.0, ONE, now), Some(ms(500)));

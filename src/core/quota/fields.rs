@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use super::{Allowance, Limit, Rate, Standing};
+use crate::core::words::count;
 
 impl Allowance {
     /// Value of `RateLimit-Policy`: for each limit its name, how many requests (`q`), and in how many seconds (`w`).
@@ -52,24 +53,24 @@ impl Standing {
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Concurrency(limit) => write!(f, "{} at once", Requests(f64::from(limit.get()))),
+            Self::Concurrency(limit) => write!(f, "{} at once", count(limit.get(), "request")),
             Self::Quota(quota) => {
-                write!(f, "{} in one {} (UTC)", Requests(quota.requests.get() as f64), quota.per.as_str())
+                write!(
+                    f,
+                    "{} in one {} (UTC)",
+                    count(quota.requests.get() as f64, "request"),
+                    quota.per.as_str()
+                )
             }
             Self::Rate(rate) => {
-                write!(f, "{} a second, {} at the same moment", Requests(rate.per_second()), rate.burst())
+                write!(
+                    f,
+                    "{} a second, {} at the same moment",
+                    count(rate.per_second(), "request"),
+                    rate.burst()
+                )
             }
         }
-    }
-}
-
-/// A number of requests: `1 request`, `2.5 requests`.
-#[derive(Clone, Copy, Debug)]
-pub struct Requests(pub f64);
-
-impl fmt::Display for Requests {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.0, if self.0 == 1.0 { "request" } else { "requests" })
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::Sample;
 use super::adaptive::Staffing;
+use crate::core::words::{count, is_or_are, was_or_were};
 
 pub use plain::Plain;
 
@@ -126,11 +127,16 @@ impl fmt::Display for Reason {
                         "{enough} would be enough, all {total} are kept until that was so for {window} s"
                     )
                 } else {
-                    write!(f, "{} enough", is_or_are(sample.total))
+                    write!(f, "{} {} enough", count(sample.total, "replica"), is_or_are(sample.total))
                 }
             }
             Self::Lower { sample, peak, window } => {
-                write!(f, "{sample}: in the last {window} s {} enough at any time", was_or_were(*peak))
+                write!(
+                    f,
+                    "{sample}: in the last {window} s {} {} enough at any time",
+                    count(*peak, "replica"),
+                    was_or_were(*peak)
+                )
             }
             Self::NobodyThere { waiting, sample } => {
                 match *waiting {
@@ -275,7 +281,7 @@ impl Sample {
 
     fn write_needed(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let needed = self.needed;
-        write!(f, "{} needed", is_or_are(needed))?;
+        write!(f, "{} {} needed", count(needed, "replica"), is_or_are(needed))?;
         if needed > self.max {
             write!(f, ", at most {} allowed", self.max)?;
         } else if needed < self.min {
@@ -285,22 +291,9 @@ impl Sample {
     }
 }
 
-fn count(number: u32, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
-}
-
-fn is_or_are(replicas: u32) -> String {
-    format!("{} {}", count(replicas, "replica"), if replicas == 1 { "is" } else { "are" })
-}
-
-fn was_or_were(replicas: u32) -> String {
-    format!("{} {}", count(replicas, "replica"), if replicas == 1 { "was" } else { "were" })
-}
-
 fn there_are(replicas: u32) -> String {
     if replicas == 0 {
         return "there is no replica".to_owned();
     }
-    format!("there {} {}", if replicas == 1 { "is" } else { "are" }, count(replicas, "replica"))
+    format!("there {} {}", is_or_are(replicas), count(replicas, "replica"))
 }

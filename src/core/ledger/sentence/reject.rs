@@ -6,8 +6,8 @@ use super::{Millis, Named, trouble};
 use crate::core::admission::Rival;
 use crate::core::ledger::refusal::Whose;
 use crate::core::ledger::{Grounds, Rejection, Seen};
-use crate::core::quota::Requests;
 use crate::core::wait::WaitSetting;
+use crate::core::words::count;
 
 impl Rejection {
     pub(super) fn write(&self, f: &mut fmt::Formatter<'_>, deployment: Option<&str>) -> fmt::Result {
@@ -128,16 +128,20 @@ impl fmt::Display for Grounds {
                     (Some(burst), _) => write!(
                         f,
                         " sent more than {} a second, with {burst} at the same moment ({setting}, burst)",
-                        Requests(*limit)
+                        count(*limit, "request")
                     ),
                     (None, Some(per)) => {
-                        write!(f, " had used up its {} of the {per} (UTC; {setting})", Requests(*limit))
+                        write!(
+                            f,
+                            " had used up its {} of the {per} (UTC; {setting})",
+                            count(*limit, "request")
+                        )
                     }
                     (None, None) => {
                         write!(
                             f,
                             " had {} under way, and may have no more at once ({setting})",
-                            Requests(*limit)
+                            count(*limit, "request")
                         )
                     }
                 }

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::core::scale::signals::whole;
+use crate::core::words::was_or_were;
 
 /// What led to the number. Rates in 1/s, times in seconds, loads in slots.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -146,8 +147,4 @@ impl fmt::Display for Staffing {
         }
         self.write_others(f)
     }
-}
-
-fn was_or_were(replicas: u32) -> &'static str {
-    if replicas == 1 { "was" } else { "were" }
 }

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use super::{Reason, count};
-use crate::core::quota::Requests;
+use super::Reason;
 use crate::core::scale::Sample;
 use crate::core::scale::adaptive::Staffing;
+use crate::core::words::{count, was_or_were};
 
 /// A reason in plain words.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ impl fmt::Display for Plain<'_> {
 /// Of a load over its target, for whoever does not know what is busy, queued and turned away.
 fn write_over(f: &mut fmt::Formatter<'_>, sample: &Sample) -> fmt::Result {
     let Sample { busy, queued, ghosts, slots, target_percent, needed, max, .. } = *sample;
-    write!(f, "{} {} running", Requests(f64::from(busy)), was_or_were(busy))?;
+    write!(f, "{} {} running", count(busy, "request"), was_or_were(busy))?;
     if let Some(queued) = queued {
         write!(f, " and {queued} waiting")?;
     }
@@ -60,7 +60,7 @@ fn write_lower(f: &mut fmt::Formatter<'_>, sample: &Sample, peak: u32, window: f
     let slots = if sample.slots == 1 { "slot" } else { "slots" };
     write!(f, "{busy} of {} {slots} {} busy", sample.slots, was_or_were(busy))?;
     match sample.queued {
-        Some(queued) => write!(f, ", and {} waited", Requests(f64::from(queued))),
+        Some(queued) => write!(f, ", and {} waited", count(queued, "request")),
         None => Ok(()),
     }
 }
@@ -72,7 +72,7 @@ fn write_adaptive(f: &mut fmt::Formatter<'_>, numbers: &Staffing, from: u32) -> 
         return fmt::Display::fmt(numbers, f);
     }
     if from == 0 && numbers.waiting > 0 {
-        let waiting = Requests(f64::from(numbers.waiting));
+        let waiting = count(numbers.waiting, "request");
         return write!(f, "{waiting} waited and there was no replica");
     }
     if numbers.arrivals_per_second < 0.05 && numbers.needed <= numbers.min {
@@ -80,11 +80,12 @@ fn write_adaptive(f: &mut fmt::Formatter<'_>, numbers: &Staffing, from: u32) -> 
         return write!(f, "next to nothing came, and at least {least} must be there");
     }
     if numbers.peak().is_some() {
-        let most = Requests(numbers.recent.ceil());
+        let most = numbers.recent.ceil() as u32;
         write!(
             f,
-            "up to {most} ran, waited or {} turned away at one time in the 60 s before; on average it would be less: ",
-            if most.0 == 1.0 { "was" } else { "were" }
+            "up to {} ran, waited or {} turned away at one time in the 60 s before; on average it would be less: ",
+            count(most, "request"),
+            was_or_were(most)
         )?;
     }
     write!(
@@ -99,10 +100,6 @@ fn write_adaptive(f: &mut fmt::Formatter<'_>, numbers: &Staffing, from: u32) -> 
     )?;
     numbers.write_held(f)?;
     numbers.write_others(f)
-}
-
-fn was_or_were(number: u32) -> &'static str {
-    if number == 1 { "was" } else { "were" }
 }
 
 #[cfg(test)]
